@@ -1,0 +1,42 @@
+//! Step 1: a process with a host name of its own.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use uts::{explain, process};
+
+/// Runs a program with a host name and a domain name of its own.
+///
+/// The names are set in a new UTS namespace, so the machine's own stay as they are. Needs root.
+///
+///   sudo step01-uts -- hostname
+///   sudo step01-uts --hostname box -- uname -n
+#[derive(Parser)]
+#[command(version, verbatim_doc_comment)]
+struct Args {
+    /// The host name inside
+    #[arg(long, default_value = "step01")]
+    hostname: String,
+
+    /// The NIS domain name inside
+    #[arg(long, default_value = "containers")]
+    domainname: String,
+
+    #[command(flatten)]
+    common: process::Common,
+}
+
+fn main() -> ExitCode {
+    process::main(run)
+}
+
+fn run(args: Args) -> Result<ExitCode> {
+    explain::start_if(args.common.explain)?;
+    let child = process::spawn(uts::NAMESPACE, || {
+        uts::set_hostname(&args.hostname)?;
+        uts::set_domainname(&args.domainname)?;
+        process::exec(&args.common.command)
+    })?;
+    process::wait(child)
+}

@@ -1,0 +1,274 @@
+//! A process in new namespaces: start it, become the command, wait for its end.
+//!
+//! ```text
+//!   host                          container
+//!   spawn ── clone3 ────────────▶ the closure: set up, then
+//!     │                             exec(command)
+//!   wait  ◀─── its exit code ─────┘
+//! ```
+//! The two are held together in both directions. `wait` passes signals on to the child and ends as
+//! it ended. And if the parent ends first, however that comes, the child ends as well.
+
+use std::{
+    convert::Infallible,
+    ffi::{CString, OsStr, OsString},
+    fs,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+    process::ExitCode,
+    sync::Mutex,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sched::CloneFlags,
+    sys::{
+        prctl,
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{Pid, execvp},
+};
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
+
+use crate::{
+    Signals, call,
+    call::{CallError, Hint},
+    explain,
+    signals::{self, Received},
+    sys, terminal,
+};
+
+/// The runtime itself failed; the exit code that docker gives then.
+const RUNTIME_FAILED: u8 = 125;
+
+/// The options that every step has.
+#[derive(clap::Args)]
+pub struct Common {
+    /// Tell every system call, in order, as a numbered story
+    #[arg(long)]
+    pub explain: bool,
+
+    /// The program to run inside, and its arguments
+    #[arg(trailing_var_arg = true, default_value = "sh")]
+    pub command: Vec<OsString>,
+}
+
+/// The whole of a `main`: parses the arguments, runs `life`, and says how it ended.
+///
+/// The exit code is that of the command (128+n if signal n killed it), or docker's: 125 if the
+/// runtime failed, also by wrong arguments, 126 if the command can't be run, 127 if there is none.
+pub fn main<A: Parser>(life: impl FnOnce(A) -> Result<ExitCode>) -> ExitCode {
+    let args = match A::try_parse() {
+        Ok(args) => args,
+        Err(answer) => {
+            let _ = answer.print();
+            return ExitCode::from(if answer.use_stderr() { RUNTIME_FAILED } else { 0 });
+        }
+    };
+    life(args).unwrap_or_else(|error| ExitCode::from(report(&error)))
+}
+
+/// Prints an error, once and at the top, and gives the exit code that stands for it.
+fn report(error: &anyhow::Error) -> u8 {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let program = Path::new(&program).file_name().unwrap_or_default().to_string_lossy();
+    eprintln!("{program}: {error:#}");
+    match error.downcast_ref::<CallError>().map(|e| (e.name(), e.errno())) {
+        Some(("execvp", Errno::ENOENT)) => 127,
+        Some(("execvp", _)) => 126,
+        _ => RUNTIME_FAILED,
+    }
+}
+
+/// Starts `child` as a new process in new `namespaces`, and gives its pid as the host sees it.
+///
+/// `child` never returns: it becomes the command ([`exec`]) or fails, and then prints its error
+/// and ends. It is a closure, so that the child can't run on into its parent's code and destructors.
+///
+/// It runs on a copy of this process, so there must be one thread only.
+///
+/// # Errors
+/// `EPERM` if these namespaces aren't allowed here, `ENOSPC` if there are too many; the error
+/// says what the machine's settings are.
+///
+/// Source: [clone(2)](https://man7.org/linux/man-pages/man2/clone.2.html),
+/// [namespaces(7)](https://man7.org/linux/man-pages/man7/namespaces.7.html).
+pub fn spawn(namespaces: CloneFlags, child: impl FnOnce() -> Result<Infallible>) -> Result<Pid> {
+    spawn_into(None, namespaces, child)
+}
+
+/// As [`spawn`], and the child is born inside `cgroup`: the directory of a cgroup v2 group.
+///
+/// # Errors
+/// As [`spawn`], and what clone(2) says of `CLONE_INTO_CGROUP`.
+#[allow(unsafe_code)]
+pub fn spawn_into(
+    cgroup: Option<BorrowedFd>,
+    namespaces: CloneFlags,
+    child: impl FnOnce() -> Result<Infallible>,
+) -> Result<Pid> {
+    let in_foreground = terminal::is_ours();
+    signals::hold_back()?; // Now: the child may end before the next line.
+    let parent = pidfd_open(getpid(), PidfdFlags::empty())?;
+
+    // SAFETY: this process has one thread, as this function's documentation demands.
+    let pid = call!("clone3"(namespaces) = unsafe { sys::clone3(namespaces, cgroup) })
+        .hint_with(|errno| why_no_namespaces(errno, namespaces))?;
+    if let Some(pid) = pid {
+        return Ok(pid);
+    }
+    if in_foreground {
+        terminal::take();
+    }
+    if !namespaces.is_empty() {
+        explain::change_side("container");
+    }
+    let Err(error) = end_with(parent).and_then(|()| child());
+    // Not by way of main: what the parent has set up isn't the child's to tear down.
+    std::process::exit(report(&error).into())
+}
+
+/// The parent of this process, if [`spawn`] made it: a pidfd, readable once the parent has ended.
+///
+/// The kernel forgets what [`end_with`] asks for when a process changes its user ids, as step 4
+/// does. A process that goes on to live without exec(2), like step 2's init, watches this instead.
+pub fn parent() -> Result<Option<OwnedFd>> {
+    let parent = PARENT.lock().expect("nobody panics with this lock");
+    Ok(parent.as_ref().map(OwnedFd::try_clone).transpose()?)
+}
+
+static PARENT: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
+/// Asks the kernel to kill this process when its parent ends: nothing runs on unattended after
+/// somebody killed the parent.
+fn end_with(parent: OwnedFd) -> Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // If the parent ended before that line, no signal will come any more.
+    let mut ended = [PollFd::new(parent.as_fd(), PollFlags::POLLIN)];
+    if poll(&mut ended, PollTimeout::ZERO)? > 0 {
+        bail!("the process that started this one has ended");
+    }
+    *PARENT.lock().expect("nobody panics with this lock") = Some(parent);
+    Ok(())
+}
+
+/// Becomes `command`: a program, looked up in `PATH` if its name has no slash, and its arguments.
+///
+/// The command starts like any other: no signal is held back from it, and it inherits standard
+/// input, output and error and no other open file.
+///
+/// # Errors
+/// `ENOENT` if there is no such program, `EACCES` if it isn't executable; the program then ends with
+/// 127 or 126.
+///
+/// Source: [execve(2)](https://man7.org/linux/man-pages/man2/execve.2.html).
+pub fn exec<S: AsRef<OsStr>>(command: &[S]) -> Result<Infallible> {
+    let command = command
+        .iter()
+        .map(|arg| CString::new(arg.as_ref().as_bytes()))
+        .collect::<Result<Vec<_>, _>>()
+        .context("an argument holds a zero byte")?;
+    let program = command.first().context("there is no command to execute")?;
+    // A file descriptor from outside is a door out of the container.
+    sys::close_on_exec_from(3)?;
+    signals::let_through()?;
+    Ok(call!("execvp"(program.as_c_str(), &command[..]) = execvp(program, &command))
+        .hint_with(|errno| why_no_exec(errno, program))?)
+}
+
+/// Waits until `child` has ended, and gives its exit code: 128+n if signal n killed it.
+///
+/// Meanwhile, what is sent to this process is passed on to the child, so that `kill` and `timeout`
+/// do what they should.
+///
+/// # Errors
+/// `ECHILD` if `child` isn't a child of this process.
+///
+/// Source: [waitpid(2)](https://man7.org/linux/man-pages/man2/waitpid.2.html).
+pub fn wait(child: Pid) -> Result<ExitCode> {
+    let signals = Signals::receive()?;
+    loop {
+        match waitpid(child, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED))? {
+            WaitStatus::StillAlive => {}
+            // Ctrl-Z: no shell in there could ever continue it.
+            WaitStatus::Stopped(..) => kill(child, Signal::SIGCONT)?,
+            ended => {
+                terminal::take_back();
+                return Ok(exit_code(ended));
+            }
+        }
+        if let Some(Received { signal, from_terminal: false }) = signals.next(None)?
+            && signal != Signal::SIGCHLD
+        {
+            kill(child, signal)?;
+        }
+    }
+}
+
+/// The exit code that tells how a process ended, as shells have it.
+pub fn exit_code(status: WaitStatus) -> ExitCode {
+    ExitCode::from(match status {
+        WaitStatus::Exited(_, code) => code as u8,
+        WaitStatus::Signaled(_, signal, _) => 128 + signal as u8,
+        other => unreachable!("{other:?} isn't the end of a process"),
+    })
+}
+
+/// Why clone(2) refused new namespaces: the machine's settings know.
+fn why_no_namespaces(errno: Errno, namespaces: CloneFlags) -> Option<String> {
+    let setting = |name: &str| fs::read_to_string(Path::new("/proc/sys").join(name)).ok();
+    let is = |name: &str, value: &str| setting(name).is_some_and(|v| v.trim() == value);
+    let user = namespaces.contains(CloneFlags::CLONE_NEWUSER);
+    Some(match errno {
+        Errno::EPERM if !user => "only root may make these namespaces: run it with sudo, or in a \
+            throw-away host with `cargo course lab`. From step 4 on, no root is needed"
+            .into(),
+        Errno::EPERM if is("kernel/unprivileged_userns_clone", "0") => "user namespaces are \
+            switched off here; to switch them on until the next boot: \
+            sudo sysctl kernel.unprivileged_userns_clone=1"
+            .into(),
+        Errno::EPERM if is("kernel/apparmor_restrict_unprivileged_userns", "1") => "AppArmor \
+            allows user namespaces to none but known programs here (Ubuntu 24.04 and later); to allow \
+            them until the next boot: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+            .into(),
+        Errno::EPERM => "user namespaces aren't allowed here: this process is in a chroot, or in a \
+            container whose seccomp filter forbids them"
+            .into(),
+        Errno::ENOSPC if is("user/max_user_namespaces", "0") => "user namespaces are switched off \
+            here; to switch them on until the next boot: sudo sysctl user.max_user_namespaces=10000"
+            .into(),
+        Errno::ENOSPC => "there are too many namespaces, or they are nested more than 32 deep: see \
+            the limits in /proc/sys/user"
+            .into(),
+        Errno::EAGAIN => "there are too many processes: a pids limit (step 7) or `ulimit -u` is \
+            reached"
+            .into(),
+        _ => return None,
+    })
+}
+
+/// Why execve(2) refused `program`. ENOENT has two meanings, and only one of them is obvious.
+fn why_no_exec(errno: Errno, program: &CString) -> Option<String> {
+    let program = Path::new(OsStr::from_bytes(program.as_bytes()));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let exists = match program.components().count() {
+        1 => std::env::split_paths(&path).any(|dir| dir.join(program).exists()),
+        _ => program.exists(),
+    };
+    Some(match errno {
+        Errno::ENOENT if exists => "the file is there, but the program that loads it isn't: for a \
+            script see its first line, else ask `file` which loader it wants"
+            .into(),
+        Errno::ENOENT => format!("no such program in this root file system (PATH={})", path.display()),
+        Errno::EACCES => "it isn't an executable file, or a directory above it can't be searched".into(),
+        Errno::ENOEXEC => "it isn't a program for this machine".into(),
+        _ => return None,
+    })
+}
