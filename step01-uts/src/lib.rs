@@ -11,11 +11,13 @@
 
 pub mod call;
 pub mod explain;
+mod janitor;
 pub mod process;
 mod signals;
 mod sys;
 mod terminal;
 
+pub use janitor::Janitor;
 pub use nix::sched::CloneFlags;
 pub use signals::{Received, Signals};
 
@@ -29,6 +31,27 @@ use rustix::system::setdomainname;
 /// Source: [uts_namespaces(7)](https://man7.org/linux/man-pages/man7/uts_namespaces.7.html).
 pub const NAMESPACE: CloneFlags = CloneFlags::CLONE_NEWUTS;
 
+/// The two names, as options of a program.
+#[derive(clap::Args)]
+pub struct Names {
+    /// The host name inside
+    #[arg(long, value_name = "NAME", default_value = "container")]
+    pub hostname: String,
+
+    /// The NIS domain name inside
+    #[arg(long, value_name = "NAME", default_value = "containers")]
+    pub domainname: String,
+}
+
+/// Sets both names of the UTS namespace that the caller is in.
+///
+/// # Errors
+/// As [`set_hostname`].
+pub fn set_names(names: &Names) -> Result<()> {
+    set_hostname(&names.hostname)?;
+    set_domainname(&names.domainname)
+}
+
 /// Sets the host name of the UTS namespace that the caller is in: up to 64 bytes.
 ///
 /// Called outside of a new namespace, this renames the machine itself.
@@ -39,9 +62,7 @@ pub const NAMESPACE: CloneFlags = CloneFlags::CLONE_NEWUTS;
 ///
 /// Source: [sethostname(2)](https://man7.org/linux/man-pages/man2/sethostname.2.html).
 pub fn set_hostname(name: &str) -> Result<()> {
-    call!(sethostname(name))
-        .hint(Errno::EINVAL, TOO_LONG)
-        .hint(Errno::EPERM, NOT_ROOT)?;
+    call!(sethostname(name)).hint(Errno::EINVAL, TOO_LONG).hint(Errno::EPERM, NOT_ROOT)?;
     Ok(())
 }
 

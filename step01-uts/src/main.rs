@@ -15,14 +15,8 @@ use uts::{explain, process};
 #[derive(Parser)]
 #[command(version, verbatim_doc_comment)]
 struct Args {
-    /// The host name inside
-    #[arg(long, default_value = "step01")]
-    hostname: String,
-
-    /// The NIS domain name inside
-    #[arg(long, default_value = "containers")]
-    domainname: String,
-
+    #[command(flatten)]
+    names: uts::Names,
     #[command(flatten)]
     common: process::Common,
 }
@@ -34,8 +28,7 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<ExitCode> {
     explain::start_if(args.common.explain)?;
     let child = process::spawn(uts::NAMESPACE, || {
-        uts::set_hostname(&args.hostname)?;
-        uts::set_domainname(&args.domainname)?;
+        uts::set_names(&args.names)?;
         process::exec(&args.common.command)
     })?;
     process::wait(child)

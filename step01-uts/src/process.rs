@@ -12,7 +12,7 @@
 use std::{
     convert::Infallible,
     ffi::{CString, OsStr, OsString},
-    fs,
+    fmt, fs,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -76,15 +76,24 @@ pub fn main<A: Parser>(life: impl FnOnce(A) -> Result<ExitCode>) -> ExitCode {
 }
 
 /// Prints an error, once and at the top, and gives the exit code that stands for it.
-fn report(error: &anyhow::Error) -> u8 {
-    let program = std::env::args_os().next().unwrap_or_default();
-    let program = Path::new(&program).file_name().unwrap_or_default().to_string_lossy();
-    eprintln!("{program}: {error:#}");
+pub(crate) fn report(error: &anyhow::Error) -> u8 {
+    say(format_args!("{error:#}"));
     match error.downcast_ref::<CallError>().map(|e| (e.name(), e.errno())) {
         Some(("execvp", Errno::ENOENT)) => 127,
         Some(("execvp", _)) => 126,
         _ => RUNTIME_FAILED,
     }
+}
+
+/// Tells the user, on standard error, what else they should know.
+pub fn note(text: &str) {
+    say(format_args!("note: {text}"));
+}
+
+fn say(text: fmt::Arguments) {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let program = Path::new(&program).file_name().unwrap_or_default().to_string_lossy();
+    eprintln!("{program}: {text}");
 }
 
 /// Starts `child` as a new process in new `namespaces`, and gives its pid as the host sees it.
@@ -201,7 +210,7 @@ pub fn wait(child: Pid) -> Result<ExitCode> {
             WaitStatus::Stopped(..) => kill(child, Signal::SIGCONT)?,
             ended => {
                 terminal::take_back();
-                return Ok(exit_code(ended));
+                return Ok(exit_code(ended).into());
             }
         }
         if let Some(Received { signal, from_terminal: false }) = signals.next(None)?
@@ -213,12 +222,12 @@ pub fn wait(child: Pid) -> Result<ExitCode> {
 }
 
 /// The exit code that tells how a process ended, as shells have it.
-pub fn exit_code(status: WaitStatus) -> ExitCode {
-    ExitCode::from(match status {
+pub fn exit_code(end: WaitStatus) -> u8 {
+    match end {
         WaitStatus::Exited(_, code) => code as u8,
         WaitStatus::Signaled(_, signal, _) => 128 + signal as u8,
         other => unreachable!("{other:?} isn't the end of a process"),
-    })
+    }
 }
 
 /// Why clone(2) refused new namespaces: the machine's settings know.
@@ -266,8 +275,12 @@ fn why_no_exec(errno: Errno, program: &CString) -> Option<String> {
         Errno::ENOENT if exists => "the file is there, but the program that loads it isn't: for a \
             script see its first line, else ask `file` which loader it wants"
             .into(),
-        Errno::ENOENT => format!("no such program in this root file system (PATH={})", path.display()),
-        Errno::EACCES => "it isn't an executable file, or a directory above it can't be searched".into(),
+        Errno::ENOENT => {
+            format!("no such program in this root file system (PATH={})", path.display())
+        }
+        Errno::EACCES => {
+            "it isn't an executable file, or a directory above it can't be searched".into()
+        }
         Errno::ENOEXEC => "it isn't a program for this machine".into(),
         _ => return None,
     })
