@@ -1,1 +1,88 @@
-//! To be built.
+//! # Step 2: a process that sees itself as number 1
+//!
+//! A PID namespace numbers its processes anew. The first one is number 1, and with the number it
+//! inherits the duties that the machine's own first process has:
+//!
+//! - **It reaps.** A process whose parent has ended becomes a child of number 1. Until its parent
+//!   calls `wait(2)`, an ended process stays a *zombie* and keeps its number; so number 1 waits
+//!   for whoever ends.
+//! - **It has no default signal actions.** The kernel doesn't deliver to it a signal that it has no
+//!   handler for, so that nobody inside kills it by accident. `SIGTERM` would do nothing, unless
+//!   number 1 passes it on to the command.
+//! - **When it ends, all end.** The kernel kills every other process of the namespace. This is why
+//!   a container leaves no process behind.
+//!
+//! Few commands know of these duties, so [`init`] takes them on and starts the command as its child.
+
+use std::{convert::Infallible, os::fd::AsFd, process::exit};
+
+use anyhow::Result;
+use nix::{
+    errno::Errno,
+    sys::{
+        signal::{Signal, kill},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+use uts::{
+    CloneFlags, Received, Signals,
+    process::{self, exit_code},
+};
+
+/// The flag that gives a new process a PID namespace of its own, in which it is number 1.
+///
+/// Source: [pid_namespaces(7)](https://man7.org/linux/man-pages/man7/pid_namespaces.7.html).
+pub const NAMESPACE: CloneFlags = CloneFlags::CLONE_NEWPID;
+
+/// Lives the life of process number 1, with `command` as its child, and ends as `command` ended:
+/// with its exit code, or with 128+n if signal n killed it. It ends also when the process outside
+/// that started it has ended.
+///
+/// # Errors
+/// If the command can't be started: what [`process::spawn`] says.
+///
+/// Source: [pid_namespaces(7)](https://man7.org/linux/man-pages/man7/pid_namespaces.7.html), "The
+/// namespace init process".
+pub fn init(command: impl FnOnce() -> Result<Infallible>) -> Result<Infallible> {
+    // First of all, so that no signal is lost: the command may end at once.
+    let signals = Signals::receive()?;
+    let outside = process::parent()?;
+    let command = process::spawn(CloneFlags::empty(), command)?;
+    loop {
+        match signals.next(outside.as_ref().map(AsFd::as_fd))? {
+            Some(Received { signal: Signal::SIGCHLD, .. }) => {
+                if let Some(end) = reap(command)? {
+                    exit(exit_code(end).into())
+                }
+            }
+            Some(Received { signal, from_terminal: false }) => forward(signal, command)?,
+            Some(Received { from_terminal: true, .. }) => {} // The command has got it as well.
+            None => exit(128 + Signal::SIGKILL as i32),      // Nobody is left to wait for us.
+        }
+    }
+}
+
+/// Waits for all that have ended, orphans among them, and says how `command` ended if it did.
+fn reap(command: Pid) -> Result<Option<WaitStatus>> {
+    let mut end = None;
+    // Signals don't queue up: one SIGCHLD may stand for several children.
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(end),
+            // Ctrl-Z: no shell in here could ever continue it.
+            Ok(WaitStatus::Stopped(pid, _)) => kill(pid, Signal::SIGCONT)?,
+            Ok(status) if status.pid() == Some(command) => end = Some(status),
+            Ok(_orphan) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Passes a signal on to the command, which may have ended a moment ago.
+fn forward(signal: Signal, command: Pid) -> Result<()> {
+    match kill(command, signal) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
