@@ -1,0 +1,72 @@
+//! `/dev`: the few devices that every program expects, and no other of the machine's.
+
+use std::{fs, path::Path};
+
+use anyhow::Result;
+use nix::{mount::MsFlags, unistd::symlinkat};
+use uts::call;
+
+use crate::mount::{bind, mount_new, resolve};
+
+/// The devices that the OCI runtime spec promises to every container.
+const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// The names by which shells and scripts reach their own open files and terminals.
+const LINKS: [(&str, &str); 5] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// Mounts `/dev` below `root`: a tmpfs with the standard devices, terminals (`pts`) and POSIX
+/// shared memory (`shm`) of its own.
+///
+/// # Errors
+/// As [`mount_new`] and [`bind`].
+///
+/// Source: [OCI runtime spec, default devices](https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#default-devices),
+/// [devpts](https://docs.kernel.org/filesystems/devpts.html).
+pub fn mount_dev(root: &Path) -> Result<()> {
+    let at = |name: &str| Path::new("/dev").join(name);
+    // 755, for in a sticky directory that all may write to, the kernel refuses `>>` to the files
+    // of others (fs.protected_regular): the devices belong to the host's root.
+    mount_new("tmpfs", root, &at(""), MsFlags::MS_NOSUID, Some("mode=755,size=64k"))?;
+    for node in NODES {
+        // Bound and not made: mknod(2) is refused in a user namespace.
+        bind(&at(node), root, &at(node))?;
+    }
+    let no_programs = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    mount_new("devpts", root, &at("pts"), no_programs, Some(&devpts_options()))?;
+    let no_devices = no_programs | MsFlags::MS_NODEV;
+    mount_new("tmpfs", root, &at("shm"), no_devices, Some("mode=1777,size=64m"))?;
+    let dev = resolve(root, &at(""))?;
+    for (name, target) in LINKS {
+        call!(symlinkat(target, &dev, name))?;
+    }
+    Ok(())
+}
+
+/// Terminals belong to the group tty, which is number 5 by convention, if there is a group 5 in
+/// this user namespace.
+fn devpts_options() -> String {
+    let options = "newinstance,ptmxmode=0666,mode=620";
+    match maps_group(5) {
+        true => format!("{options},gid=5"),
+        false => options.to_owned(),
+    }
+}
+
+fn maps_group(gid: u32) -> bool {
+    let maps = fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+    maps.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        match (numbers.next(), numbers.next(), numbers.next()) {
+            (Some(Ok(inside)), Some(_), Some(Ok(count))) => {
+                (inside..inside.saturating_add(count)).contains(&gid)
+            }
+            _ => false,
+        }
+    })
+}

@@ -1,0 +1,228 @@
+//! Mounts below a root that isn't trusted.
+//!
+//! The root file system of a container may come from anybody. If its `proc` is a symbolic link to
+//! `/etc`, then mounting on `ROOT/proc` before the pivot mounts on the *host's* `/etc`. So each
+//! place is first opened by `openat2(2)`, which takes the root for `/` while it follows links, and
+//! the mount is made on the open directory.
+
+use std::{
+    ffi::OsStr,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::{Component, Path, PathBuf},
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2},
+    mount::{MsFlags, mount},
+    sys::stat::{Mode, mkdirat},
+};
+use uts::{
+    call,
+    call::{CallError, Hint},
+};
+
+use crate::sys;
+
+/// For file systems that need no programs, no devices and no set-user-id bits.
+pub const INERT: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+
+/// Mounts a new file system of type `fstype` at `at` below `root`, with `options` of its own.
+/// The directory is made if it isn't there.
+///
+/// # Errors
+/// `EPERM` where the caller may not mount this type; `ENODEV` if the kernel doesn't know it.
+///
+/// Source: [mount(2)](https://man7.org/linux/man-pages/man2/mount.2.html).
+pub fn mount_new(
+    fstype: &str,
+    root: &Path,
+    at: &Path,
+    flags: MsFlags,
+    options: Option<&str>,
+) -> Result<()> {
+    let target = directory(root, at)?;
+    call!(
+        "mount"(fstype, beneath(root, at), fstype, flags, options) =
+            mount(Some(fstype), &path_of(&target), Some(fstype), flags, options)
+    )
+    .hint_with(|errno| why_no_mount(errno, fstype))?;
+    Ok(())
+}
+
+/// Makes `source`, a file or directory of the host with all that is mounted below it, appear at
+/// `at` below `root` too. The place is made if it isn't there.
+///
+/// # Errors
+/// `ENOENT` if there is no `source`; `ENOTDIR` if one of the two is a directory and the other a file.
+///
+/// Source: [mount(2)](https://man7.org/linux/man-pages/man2/mount.2.html), "Creating a bind mount".
+pub fn bind(source: &Path, root: &Path, at: &Path) -> Result<()> {
+    let from = open_path(source)?;
+    let target = match is_directory(&from)? {
+        true => directory(root, at)?,
+        false => file(root, at)?,
+    };
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    call!(
+        "mount"(source, beneath(root, at), None::<&str>, flags, None::<&str>) =
+            mount(Some(&path_of(&from)), &path_of(&target), None::<&str>, flags, None::<&str>)
+    )?;
+    Ok(())
+}
+
+/// Changes a property, such as the propagation type, of the mount at `path`.
+///
+/// # Errors
+/// `EINVAL` if `path` isn't a mount point, `EPERM` without `CAP_SYS_ADMIN`.
+///
+/// Source: [mount(2)](https://man7.org/linux/man-pages/man2/mount.2.html), "Changing the
+/// propagation type of an existing mount".
+pub fn change(path: &str, flags: MsFlags) -> Result<()> {
+    Ok(call!(mount(None::<&str>, path, None::<&str>, flags, None::<&str>))?)
+}
+
+/// Makes the mount at `at` below `root` read-only; at `/sys` also all mounts below it.
+///
+/// This adds one attribute and keeps the others. `mount(2)` with `MS_REMOUNT` would have to repeat
+/// them all, and in a user namespace fails if it leaves one out.
+///
+/// # Errors
+/// `EINVAL` if it isn't a mount point.
+///
+/// Source: [mount_setattr(2)](https://man7.org/linux/man-pages/man2/mount_setattr.2.html).
+pub fn make_read_only(root: &Path, at: &Path) -> Result<()> {
+    let target = resolve(root, at)?;
+    let recursive = at != Path::new("/");
+    call!(
+        "mount_setattr"(beneath(root, at), format_args!("MOUNT_ATTR_RDONLY")) =
+            sys::make_read_only(target.as_fd(), recursive)
+    )?;
+    Ok(())
+}
+
+/// The error number of a system call that is behind `error`.
+pub fn errno(error: &anyhow::Error) -> Option<Errno> {
+    error.downcast_ref::<CallError>().map(CallError::errno)
+}
+
+/// Opens `at` below `root`, as a place: not for reading. Links are followed inside `root`.
+///
+/// # Errors
+/// `ENOENT` if it isn't there.
+///
+/// Source: [openat2(2)](https://man7.org/linux/man-pages/man2/openat2.2.html), `RESOLVE_IN_ROOT`.
+pub fn resolve(root: &Path, at: &Path) -> Result<OwnedFd> {
+    Ok(open_in_root(&open_path(root)?, at)
+        .with_context(|| format!("no {} in the root file system", at.display()))?)
+}
+
+/// The directory `at` below `root`, made with all that is missing above it.
+pub(crate) fn directory(root: &Path, at: &Path) -> Result<OwnedFd> {
+    let top = open_path(root)?;
+    let mut path = PathBuf::from("/");
+    let mut here = open_in_root(&top, &path)?;
+    if let Ok(there) = open_in_root(&top, at) {
+        return Ok(there); // Nothing to make: nearly always so.
+    }
+    for name in names(at)? {
+        path.push(name);
+        here = match open_in_root(&top, &path) {
+            Err(Errno::ENOENT) => {
+                call!(
+                    "mkdirat"(beneath(root, &path)) =
+                        mkdirat(&here, name, Mode::from_bits_truncate(0o755))
+                )?;
+                open_in_root(&top, &path)?
+            }
+            result => {
+                result.with_context(|| format!("{} in the root file system", path.display()))?
+            }
+        };
+    }
+    Ok(here)
+}
+
+/// The file `at` below `root`, made empty if it is missing: a place to bind another file to.
+fn file(root: &Path, at: &Path) -> Result<OwnedFd> {
+    let top = open_path(root)?;
+    if let Ok(there) = open_in_root(&top, at) {
+        return Ok(there);
+    }
+    let parent = directory(root, at.parent().context("a file can't be the root")?)?;
+    let name = at.file_name().context("a file has a name")?;
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    call!(
+        "openat"(beneath(root, at), format_args!("O_CREAT|O_EXCL")) =
+            openat(&parent, name, flags, Mode::from_bits_truncate(0o644))
+    )?;
+    Ok(open_in_root(&top, at)?)
+}
+
+/// Opens a place, for others to be looked up from there. Nothing changes by that, so `--explain`
+/// doesn't tell it.
+fn open_path(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    open(path, flags, Mode::empty()).map_err(|errno| {
+        let error = anyhow!("{}: {errno:?} ({})", path.display(), errno.desc());
+        match errno {
+            Errno::EACCES => error.context(
+                "the container's root, who is a plain user outside, can't search a directory above \
+                 this: move it to a place that all may enter",
+            ),
+            _ => error,
+        }
+    })
+}
+
+fn open_in_root(root: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    openat2(root, path, how)
+}
+
+/// The names that make up an absolute path; `..` isn't one.
+fn names(path: &Path) -> Result<Vec<&OsStr>> {
+    path.components()
+        .filter(|part| !matches!(part, Component::RootDir | Component::CurDir))
+        .map(|part| match part {
+            Component::Normal(name) => Ok(name),
+            _ => bail!("{} leads out of the directories that it names", path.display()),
+        })
+        .collect()
+}
+
+fn is_directory(fd: &OwnedFd) -> Result<bool> {
+    use nix::sys::stat::{SFlag, fstat};
+    Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+}
+
+/// A name for an open file that no link in the root file system can change.
+fn path_of(fd: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+/// `at` below `root`, as it is shown to people.
+fn beneath(root: &Path, at: &Path) -> PathBuf {
+    match at.strip_prefix("/") {
+        Ok(rest) if rest.as_os_str().is_empty() => root.to_owned(),
+        Ok(rest) => root.join(rest),
+        Err(_) => root.join(at),
+    }
+}
+
+fn why_no_mount(errno: Errno, fstype: &str) -> Option<String> {
+    Some(match errno {
+        Errno::EPERM if fstype == "proc" => "the kernel allows a new /proc only where the one that is \
+            there can be seen whole, by a process in a PID namespace of its own: in another container \
+            it is often partly covered"
+            .into(),
+        Errno::ENOSPC => "the limit on mounts in one namespace is reached: see \
+            /proc/sys/fs/mount-max"
+            .into(),
+        Errno::ENODEV => format!("this kernel has no file system {fstype}"),
+        _ => return None,
+    })
+}
