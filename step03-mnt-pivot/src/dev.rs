@@ -1,6 +1,9 @@
 //! `/dev`: the few devices that every program expects, and no other of the machine's.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::Result;
 use nix::{mount::MsFlags, unistd::symlinkat};
@@ -29,28 +32,39 @@ const LINKS: [(&str, &str); 5] = [
 /// Source: [OCI runtime spec, default devices](https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#default-devices),
 /// [devpts](https://docs.kernel.org/filesystems/devpts.html).
 pub fn mount_dev(root: &Path) -> Result<()> {
-    let at = |name: &str| Path::new("/dev").join(name);
     // 755, for in a sticky directory that all may write to, the kernel refuses `>>` to the files
     // of others (fs.protected_regular): the devices belong to the host's root.
     mount_new("tmpfs", root, &at(""), MsFlags::MS_NOSUID, Some("mode=755,size=64k"))?;
+    add_devices(root)?;
+    let no_programs = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    mount_new("devpts", root, &at("pts"), no_programs, Some(&devpts_options()))?;
+    let no_devices = no_programs | MsFlags::MS_NODEV;
+    mount_new("tmpfs", root, &at("shm"), no_devices, Some("mode=1777,size=64m"))
+}
+
+/// Puts the standard devices and links into the `/dev` that is mounted below `root`.
+///
+/// # Errors
+/// As [`bind`]; `EEXIST` if the links are there already.
+pub fn add_devices(root: &Path) -> Result<()> {
     for node in NODES {
         // Bound and not made: mknod(2) is refused in a user namespace.
         bind(&at(node), root, &at(node))?;
     }
-    let no_programs = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    mount_new("devpts", root, &at("pts"), no_programs, Some(&devpts_options()))?;
-    let no_devices = no_programs | MsFlags::MS_NODEV;
-    mount_new("tmpfs", root, &at("shm"), no_devices, Some("mode=1777,size=64m"))?;
     let dev = resolve(root, &at(""))?;
     for (name, target) in LINKS {
-        call!(symlinkat(target, &dev, name))?;
+        call!("symlinkat"(target, at(name)) = symlinkat(target, &dev, name))?;
     }
     Ok(())
 }
 
+fn at(name: &str) -> PathBuf {
+    Path::new("/dev").join(name)
+}
+
 /// Terminals belong to the group tty, which is number 5 by convention, if there is a group 5 in
 /// this user namespace.
-fn devpts_options() -> String {
+pub fn devpts_options() -> String {
     let options = "newinstance,ptmxmode=0666,mode=620";
     match maps_group(5) {
         true => format!("{options},gid=5"),

@@ -7,7 +7,7 @@
 
 use std::{
     ffi::OsStr,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::{Component, Path, PathBuf},
 };
 
@@ -17,6 +17,10 @@ use nix::{
     fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2},
     mount::{MsFlags, mount},
     sys::stat::{Mode, mkdirat},
+};
+use rustix::{
+    fs::CWD,
+    mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
 };
 use uts::{
     call,
@@ -69,6 +73,44 @@ pub fn bind(source: &Path, root: &Path, at: &Path) -> Result<()> {
         "mount"(source, beneath(root, at), None::<&str>, flags, None::<&str>) =
             mount(Some(&path_of(&from)), &path_of(&target), None::<&str>, flags, None::<&str>)
     )?;
+    Ok(())
+}
+
+/// A copy of the mount at `source`, which is attached nowhere yet. With `ids`, a user namespace, the
+/// owners of its files are shifted by that namespace's map: number 0 on the disk is number 0 inside.
+///
+/// # Errors
+/// `EPERM` unless the caller is root over the file system, `EINVAL` if the file system can't do it.
+///
+/// Source: [mount_setattr(2)](https://man7.org/linux/man-pages/man2/mount_setattr.2.html), "ID-mapped
+/// mounts", [open_tree(2)](https://man7.org/linux/man-pages/man2/open_tree.2.html).
+pub fn detached(source: &Path, ids: Option<BorrowedFd>) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    let tree = call!(
+        "open_tree"(source, format_args!("OPEN_TREE_CLONE|AT_RECURSIVE")) =
+            open_tree(CWD, source, flags)
+    )?;
+    if let Some(ids) = ids {
+        call!(
+            "mount_setattr"(source, format_args!("MOUNT_ATTR_IDMAP")) =
+                sys::map_ids(tree.as_fd(), ids)
+        )?;
+    }
+    Ok(tree)
+}
+
+/// Attaches what [`detached`] gave at `at` below `root`. The place is made if it isn't there.
+///
+/// # Errors
+/// As [`bind`].
+///
+/// Source: [move_mount(2)](https://man7.org/linux/man-pages/man2/move_mount.2.html).
+pub fn attach(tree: BorrowedFd, root: &Path, at: &Path) -> Result<()> {
+    let target = if is_directory(tree)? { directory(root, at)? } else { file(root, at)? };
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    call!("move_mount"(tree, beneath(root, at)) = move_mount(tree, "", &target, "", flags))?;
     Ok(())
 }
 
@@ -194,7 +236,7 @@ fn names(path: &Path) -> Result<Vec<&OsStr>> {
         .collect()
 }
 
-fn is_directory(fd: &OwnedFd) -> Result<bool> {
+fn is_directory(fd: impl AsFd) -> Result<bool> {
     use nix::sys::stat::{SFlag, fstat};
     Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
 }

@@ -5,18 +5,32 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::{errno::Errno, libc};
 
-/// mount_setattr(2) with `MOUNT_ATTR_RDONLY`, on the mount whose root `mount` is.
+/// `struct mount_attr` of linux/mount.h.
+#[repr(C)]
+#[derive(Default)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// `MOUNT_ATTR_RDONLY` for the mount whose root `mount` is, and perhaps for those below it.
 pub fn make_read_only(mount: BorrowedFd, recursive: bool) -> Result<(), Errno> {
-    /// `struct mount_attr` of linux/mount.h.
-    #[repr(C)]
-    struct MountAttr {
-        attr_set: u64,
-        attr_clr: u64,
-        propagation: u64,
-        userns_fd: u64,
-    }
     const MOUNT_ATTR_RDONLY: u64 = 1;
-    let attr = MountAttr { attr_set: MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let attr = MountAttr { attr_set: MOUNT_ATTR_RDONLY, ..Default::default() };
+    mount_setattr(mount, recursive, &attr)
+}
+
+/// `MOUNT_ATTR_IDMAP` for a detached mount and those below it: the map is that of `user_namespace`.
+pub fn map_ids(mount: BorrowedFd, user_namespace: BorrowedFd) -> Result<(), Errno> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
+    let userns_fd = user_namespace.as_raw_fd() as u64;
+    let attr = MountAttr { attr_set: MOUNT_ATTR_IDMAP, userns_fd, ..Default::default() };
+    mount_setattr(mount, true, &attr)
+}
+
+fn mount_setattr(mount: BorrowedFd, recursive: bool, attr: &MountAttr) -> Result<(), Errno> {
     let recursive = if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty C string, and attr lives until the call returns and has the
     // size that is given.
@@ -26,8 +40,8 @@ pub fn make_read_only(mount: BorrowedFd, recursive: bool) -> Result<(), Errno> {
             mount.as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH | recursive,
-            &attr,
-            size_of_val(&attr),
+            attr,
+            size_of::<MountAttr>(),
         )
     };
     Errno::result(result).map(drop)
