@@ -19,7 +19,7 @@ mod terminal;
 
 pub use janitor::Janitor;
 pub use nix::sched::CloneFlags;
-pub use signals::{Received, Signals};
+pub use signals::{Received, Signals, let_through};
 
 use anyhow::Result;
 use call::Hint;

@@ -17,7 +17,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Mutex,
 };
@@ -33,7 +33,7 @@ use nix::{
         signal::{Signal, kill},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::{Pid, execvp},
+    unistd::{AccessFlags, Pid, access, execve},
 };
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
@@ -79,8 +79,8 @@ pub fn main<A: Parser>(life: impl FnOnce(A) -> Result<ExitCode>) -> ExitCode {
 pub(crate) fn report(error: &anyhow::Error) -> u8 {
     say(format_args!("{error:#}"));
     match error.downcast_ref::<CallError>().map(|e| (e.name(), e.errno())) {
-        Some(("execvp", Errno::ENOENT)) => 127,
-        Some(("execvp", _)) => 126,
+        Some(("execve", Errno::ENOENT)) => 127,
+        Some(("execve", _)) => 126,
         _ => RUNTIME_FAILED,
     }
 }
@@ -117,37 +117,87 @@ pub fn spawn(namespaces: CloneFlags, child: impl FnOnce() -> Result<Infallible>)
 ///
 /// # Errors
 /// As [`spawn`], and what clone(2) says of `CLONE_INTO_CGROUP`.
-#[allow(unsafe_code)]
 pub fn spawn_into(
     cgroup: Option<BorrowedFd>,
     namespaces: CloneFlags,
     child: impl FnOnce() -> Result<Infallible>,
 ) -> Result<Pid> {
-    let in_foreground = terminal::is_ours();
+    bear(Birth { cgroup, own_terminal: false }, namespaces, child)
+}
+
+/// How a child is born, besides the namespaces that it is born into.
+#[derive(Default)]
+pub struct Birth<'a> {
+    /// The directory of a cgroup v2 group to be born in.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// The child will open a terminal of its own, and the one of this process isn't handed on.
+    pub own_terminal: bool,
+}
+
+/// Starts `child`, which does no more than to become a command, in the namespaces of this process.
+///
+/// To copy this process's memory, only for the command to throw it away, would take longer than all the
+/// rest. So the child borrows it, and this process stands still until the command runs.
+///
+/// # Errors
+/// As [`spawn`].
+///
+/// Source: [vfork(2)](https://man7.org/linux/man-pages/man2/vfork.2.html),
+/// [clone(2)](https://man7.org/linux/man-pages/man2/clone.2.html), `CLONE_VM`.
+#[allow(unsafe_code)]
+pub fn spawn_command(child: impl Fn() -> Result<Infallible>) -> Result<Pid> {
+    let hand_on_terminal = terminal::is_ours();
+    signals::hold_back()?;
+    // SAFETY: this process has one thread, and a child that only executes a command changes nothing
+    // that would be missed afterwards: its terminal, its signals and its open files are its own.
+    let pid = call!(
+        "clone"(format_args!("CLONE_VM|CLONE_VFORK")) = unsafe {
+            sys::clone_for_exec(|| {
+                if hand_on_terminal {
+                    terminal::take();
+                }
+                let Err(error) = child();
+                report(&error)
+            })
+        }
+    )
+    .hint_with(|errno| why_no_namespaces(errno, CloneFlags::empty()))?;
+    Ok(pid)
+}
+
+/// As [`spawn`], with all that can be chosen.
+///
+/// # Errors
+/// As [`spawn_into`].
+#[allow(unsafe_code)]
+pub fn bear(
+    birth: Birth,
+    namespaces: CloneFlags,
+    child: impl FnOnce() -> Result<Infallible>,
+) -> Result<Pid> {
+    let hand_on_terminal = !birth.own_terminal && terminal::is_ours();
     signals::hold_back()?; // Now: the child may end before the next line.
     let parent = pidfd_open(getpid(), PidfdFlags::empty())?;
 
     // SAFETY: this process has one thread, as this function's documentation demands.
-    let pid = call!("clone3"(namespaces) = unsafe { sys::clone3(namespaces, cgroup) })
+    let pid = call!("clone3"(namespaces) = unsafe { sys::clone3(namespaces, birth.cgroup) })
         .hint_with(|errno| why_no_namespaces(errno, namespaces))?;
     if let Some(pid) = pid {
         return Ok(pid);
     }
-    if in_foreground {
+    if hand_on_terminal {
         terminal::take();
     }
     if !namespaces.is_empty() {
         explain::change_side("container");
     }
-    let Err(error) = end_with(parent).and_then(|()| child());
+    *PARENT.lock().expect("nobody panics with this lock") = Some(parent);
+    let Err(error) = end_with_parent().and_then(|()| child());
     // Not by way of main: what the parent has set up isn't the child's to tear down.
     std::process::exit(report(&error).into())
 }
 
 /// The parent of this process, if [`spawn`] made it: a pidfd, readable once the parent has ended.
-///
-/// The kernel forgets what [`end_with`] asks for when a process changes its user ids, as step 4
-/// does. A process that goes on to live without exec(2), like step 2's init, watches this instead.
 pub fn parent() -> Result<Option<OwnedFd>> {
     let parent = PARENT.lock().expect("nobody panics with this lock");
     Ok(parent.as_ref().map(OwnedFd::try_clone).transpose()?)
@@ -156,15 +206,23 @@ pub fn parent() -> Result<Option<OwnedFd>> {
 static PARENT: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 /// Asks the kernel to kill this process when its parent ends: nothing runs on unattended after
-/// somebody killed the parent.
-fn end_with(parent: OwnedFd) -> Result<()> {
+/// somebody killed the parent. `spawn` does this for every child.
+///
+/// The kernel forgets it when a process changes its user ids, as step 4 does. So it has to be asked
+/// again then, or the process watches its [`parent`], like step 2's init.
+///
+/// # Errors
+/// If the parent has ended already.
+///
+/// Source: [PR_SET_PDEATHSIG(2const)](https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html).
+pub fn end_with_parent() -> Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;
-    // If the parent ended before that line, no signal will come any more.
+    let Some(parent) = parent()? else { return Ok(()) };
+    // If the parent ended before the first line, no signal will come any more.
     let mut ended = [PollFd::new(parent.as_fd(), PollFlags::POLLIN)];
     if poll(&mut ended, PollTimeout::ZERO)? > 0 {
         bail!("the process that started this one has ended");
     }
-    *PARENT.lock().expect("nobody panics with this lock") = Some(parent);
     Ok(())
 }
 
@@ -179,17 +237,48 @@ fn end_with(parent: OwnedFd) -> Result<()> {
 ///
 /// Source: [execve(2)](https://man7.org/linux/man-pages/man2/execve.2.html).
 pub fn exec<S: AsRef<OsStr>>(command: &[S]) -> Result<Infallible> {
-    let command = command
-        .iter()
-        .map(|arg| CString::new(arg.as_ref().as_bytes()))
-        .collect::<Result<Vec<_>, _>>()
-        .context("an argument holds a zero byte")?;
-    let program = command.first().context("there is no command to execute")?;
+    let variable = |(mut name, value): (OsString, OsString)| {
+        name.push("=");
+        name.push(value);
+        name
+    };
+    exec_with(command, &std::env::vars_os().map(variable).collect::<Vec<_>>())
+}
+
+/// As [`exec`], with `env` as its environment: `NAME=value` each.
+///
+/// # Errors
+/// As [`exec`].
+pub fn exec_with<S: AsRef<OsStr>, T: AsRef<OsStr>>(command: &[S], env: &[T]) -> Result<Infallible> {
+    let program = command.first().context("there is no command to execute")?.as_ref();
+    let path = env.iter().find_map(|variable| variable.as_ref().as_bytes().strip_prefix(b"PATH="));
+    let path = OsStr::from_bytes(path.unwrap_or(b"/usr/sbin:/usr/bin:/sbin:/bin"));
+    let file = look_up(program, path);
+    let (c_file, command, env) = (c_string(&file)?, c_strings(command)?, c_strings(env)?);
     // A file descriptor from outside is a door out of the container.
     sys::close_on_exec_from(3)?;
     signals::let_through()?;
-    Ok(call!("execvp"(program.as_c_str(), &command[..]) = execvp(program, &command))
-        .hint_with(|errno| why_no_exec(errno, program))?)
+    Ok(call!("execve"(&c_file, &command[..]) = execve(&c_file, &command, &env))
+        .hint_with(|errno| why_no_exec(errno, &file, path))?)
+}
+
+/// The file that a command's name stands for. A name that isn't found stands for itself.
+fn look_up(program: &OsStr, path: &OsStr) -> PathBuf {
+    if program.as_bytes().contains(&b'/') {
+        return program.into();
+    }
+    let files =
+        || std::env::split_paths(path).map(|dir| dir.join(program)).filter(|file| file.is_file());
+    let can_run = |file: &PathBuf| access(file, AccessFlags::X_OK).is_ok();
+    files().find(can_run).or(files().next()).unwrap_or(program.into())
+}
+
+fn c_strings<S: AsRef<OsStr>>(strings: &[S]) -> Result<Vec<CString>> {
+    strings.iter().map(c_string).collect()
+}
+
+fn c_string(string: impl AsRef<OsStr>) -> Result<CString> {
+    CString::new(string.as_ref().as_bytes()).context("an argument holds a zero byte")
 }
 
 /// Waits until `child` has ended, and gives its exit code: 128+n if signal n killed it.
@@ -263,21 +352,15 @@ fn why_no_namespaces(errno: Errno, namespaces: CloneFlags) -> Option<String> {
     })
 }
 
-/// Why execve(2) refused `program`. ENOENT has two meanings, and only one of them is obvious.
-fn why_no_exec(errno: Errno, program: &CString) -> Option<String> {
-    let program = Path::new(OsStr::from_bytes(program.as_bytes()));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let exists = match program.components().count() {
-        1 => std::env::split_paths(&path).any(|dir| dir.join(program).exists()),
-        _ => program.exists(),
-    };
+/// Why execve(2) refused `file`. ENOENT has two meanings, and only one of them is obvious.
+fn why_no_exec(errno: Errno, file: &Path, path: &OsStr) -> Option<String> {
     Some(match errno {
-        Errno::ENOENT if exists => "the file is there, but the program that loads it isn't: for a \
+        Errno::ENOENT if file.exists() => {
+            "the file is there, but the program that loads it isn't: for a \
             script see its first line, else ask `file` which loader it wants"
-            .into(),
-        Errno::ENOENT => {
-            format!("no such program in this root file system (PATH={})", path.display())
+                .into()
         }
+        Errno::ENOENT => format!("no such program here (PATH={})", path.display()),
         Errno::EACCES => {
             "it isn't an executable file, or a directory above it can't be searched".into()
         }

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use anyhow::Result;
 use nix::{
+    errno::Errno,
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
@@ -45,24 +46,39 @@ impl Signals {
     /// # Errors
     /// As poll(2) and read(2).
     pub fn next(&self, or: Option<BorrowedFd>) -> Result<Option<Received>> {
-        let ready = PollFlags::POLLIN;
         loop {
-            let mut fds = vec![PollFd::new(self.0.as_fd(), ready)];
-            fds.extend(or.map(|fd| PollFd::new(fd, ready)));
+            if let Some(received) = self.take()? {
+                return Ok(Some(received));
+            }
+            let fds = [Some(self.as_fd()), or].into_iter().flatten();
+            let mut fds: Vec<PollFd> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
             match poll(&mut fds, PollTimeout::NONE) {
-                Err(nix::errno::Errno::EINTR) => continue,
+                Err(Errno::EINTR) => continue,
                 result => result?,
             };
             if fds.get(1).is_some_and(|fd| fd.any() == Some(true)) {
                 return Ok(None);
             }
-            if let Some(info) = self.0.read_signal()? {
-                return Ok(Some(Received {
-                    signal: Signal::try_from(info.ssi_signo as i32)?,
-                    from_terminal: info.ssi_code == libc::SI_KERNEL,
-                }));
-            }
         }
+    }
+
+    /// The next signal if there is one, without waiting.
+    ///
+    /// # Errors
+    /// As read(2).
+    pub fn take(&self) -> Result<Option<Received>> {
+        let Some(info) = self.0.read_signal()? else { return Ok(None) };
+        Ok(Some(Received {
+            signal: Signal::try_from(info.ssi_signo as i32)?,
+            from_terminal: info.ssi_code == libc::SI_KERNEL,
+        }))
+    }
+}
+
+/// Readable while there is a signal to take.
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -72,8 +88,13 @@ pub(crate) fn hold_back() -> Result<()> {
 }
 
 /// Lets all signals through, with their default actions, as a command expects it.
+///
+/// # Errors
+/// None that the kernel gives.
+///
+/// Source: [signal(7)](https://man7.org/linux/man-pages/man7/signal.7.html).
 #[allow(unsafe_code)]
-pub(crate) fn let_through() -> Result<()> {
+pub fn let_through() -> Result<()> {
     // Rust's runtime ignores SIGPIPE, and what is ignored stays ignored after execve(2).
     // SAFETY: the default action isn't a handler, so no code of ours runs at a bad moment.
     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;

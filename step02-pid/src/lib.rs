@@ -40,15 +40,15 @@ pub const NAMESPACE: CloneFlags = CloneFlags::CLONE_NEWPID;
 /// that started it has ended.
 ///
 /// # Errors
-/// If the command can't be started: what [`process::spawn`] says.
+/// If the command can't be started: what [`process::spawn_command`] says.
 ///
 /// Source: [pid_namespaces(7)](https://man7.org/linux/man-pages/man7/pid_namespaces.7.html), "The
 /// namespace init process".
-pub fn init(command: impl FnOnce() -> Result<Infallible>) -> Result<Infallible> {
+pub fn init(command: impl Fn() -> Result<Infallible>) -> Result<Infallible> {
     // First of all, so that no signal is lost: the command may end at once.
     let signals = Signals::receive()?;
     let outside = process::parent()?;
-    let command = process::spawn(CloneFlags::empty(), command)?;
+    let command = process::spawn_command(command)?;
     loop {
         match signals.next(outside.as_ref().map(AsFd::as_fd))? {
             Some(Received { signal: Signal::SIGCHLD, .. }) => {
@@ -56,7 +56,7 @@ pub fn init(command: impl FnOnce() -> Result<Infallible>) -> Result<Infallible> 
                     exit(exit_code(end).into())
                 }
             }
-            Some(Received { signal, from_terminal: false }) => forward(signal, command)?,
+            Some(Received { signal, from_terminal: false }) => forward(signal, command),
             Some(Received { from_terminal: true, .. }) => {} // The command has got it as well.
             None => exit(128 + Signal::SIGKILL as i32),      // Nobody is left to wait for us.
         }
@@ -79,10 +79,8 @@ fn reap(command: Pid) -> Result<Option<WaitStatus>> {
     }
 }
 
-/// Passes a signal on to the command, which may have ended a moment ago.
-fn forward(signal: Signal, command: Pid) -> Result<()> {
-    match kill(command, signal) {
-        Ok(()) | Err(Errno::ESRCH) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
+/// Passes a signal on to the command.
+fn forward(signal: Signal, command: Pid) {
+    // It may have ended a moment ago, or belong to somebody whom nobody here may signal.
+    let _ = kill(command, signal);
 }

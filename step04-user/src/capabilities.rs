@@ -1,7 +1,7 @@
 //! The privileges of root, in pieces: which ones the container keeps.
 
 use anyhow::Result;
-use caps::{CapSet, Capability, CapsHashSet};
+use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 use nix::{errno::Errno, sys::prctl};
 use uts::call;
 
@@ -37,32 +37,45 @@ pub const DEFAULT: [Capability; 14] = [
 ///
 /// Source: [capabilities(7)](https://man7.org/linux/man-pages/man7/capabilities.7.html).
 pub fn drop_capabilities(keep: &[Capability]) -> Result<()> {
+    shrink_bounding_set(keep)?;
+    shrink_own_sets(keep)
+}
+
+/// The first half of [`drop_capabilities`]: what programs may get from now on.
+///
+/// # Errors
+/// `EPERM` without `CAP_SETPCAP`.
+pub fn shrink_bounding_set(keep: &[Capability]) -> Result<()> {
     let keep: CapsHashSet = keep.iter().copied().collect();
+    let drop_others = || -> Result<(), CapsError> {
+        let all = caps::runtime::thread_all_supported();
+        all.difference(&keep).try_for_each(|other| caps::drop(None, CapSet::Bounding, *other))
+    };
     let kept = keep.len();
-    call!("prctl"(format_args!("PR_CAPBSET_DROP, all but {kept}")) = shrink_bounding_set(&keep))?;
-    call!(
-        "capset"(format_args!("the same {kept} effective and permitted")) = shrink_own_sets(&keep)
-    )?;
+    call!("prctl"(format_args!("PR_CAPBSET_DROP, all but {kept}")) = drop_others().map_err(errno))?;
     Ok(())
 }
 
-fn shrink_bounding_set(keep: &CapsHashSet) -> nix::Result<()> {
-    for capability in caps::runtime::thread_all_supported().difference(keep) {
-        caps::drop(None, CapSet::Bounding, *capability).map_err(errno)?;
-    }
+/// The second half of [`drop_capabilities`]: what this process itself has.
+///
+/// # Errors
+/// `EPERM` if `keep` holds what the process doesn't have.
+pub fn shrink_own_sets(keep: &[Capability]) -> Result<()> {
+    let keep: CapsHashSet = keep.iter().copied().collect();
+    let shrink = || -> Result<(), CapsError> {
+        caps::clear(None, CapSet::Ambient)?;
+        caps::clear(None, CapSet::Inheritable)?;
+        // What is effective must be permitted as well, at every moment.
+        caps::set(None, CapSet::Effective, &keep)?;
+        caps::set(None, CapSet::Permitted, &keep)
+    };
+    let kept = keep.len();
+    call!("capset"(format_args!("{kept} effective and permitted")) = shrink().map_err(errno))?;
     Ok(())
-}
-
-fn shrink_own_sets(keep: &CapsHashSet) -> nix::Result<()> {
-    caps::clear(None, CapSet::Ambient).map_err(errno)?;
-    caps::clear(None, CapSet::Inheritable).map_err(errno)?;
-    // What is effective must be permitted as well, at every moment.
-    caps::set(None, CapSet::Effective, keep).map_err(errno)?;
-    caps::set(None, CapSet::Permitted, keep).map_err(errno)
 }
 
 /// The crate `caps` gives its errors as text; the number stands where the C library left it.
-fn errno(_: caps::errors::CapsError) -> Errno {
+fn errno(_: CapsError) -> Errno {
     Errno::last()
 }
 

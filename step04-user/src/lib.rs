@@ -12,6 +12,7 @@
 
 pub mod capabilities;
 mod gate;
+mod inside;
 pub mod map;
 
 use std::fs;
@@ -22,6 +23,7 @@ use uts::{CloneFlags, call};
 
 pub use capabilities::{drop_capabilities, no_new_privileges};
 pub use gate::Gate;
+pub use inside::{as_root_inside, namespace_with};
 pub use map::{IdMap, write_id_maps};
 
 /// The flag that gives a new process a user namespace of its own. The kernel makes it before the

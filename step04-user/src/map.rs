@@ -42,8 +42,6 @@ pub struct IdMap {
     pub users: Vec<Range>,
     /// The map of group ids.
     pub groups: Vec<Range>,
-    /// Whether newuidmap(1) has to write it.
-    by_helper: bool,
 }
 
 /// The choice of a map, as an option of a program.
@@ -87,7 +85,7 @@ impl Ids {
     pub fn choose(&self) -> Result<IdMap> {
         if let Some(Outside { first, count }) = self.ids {
             let ids = vec![Range { inside: 0, outside: first, count }];
-            return Ok(IdMap { users: ids.clone(), groups: ids, by_helper: !geteuid().is_root() });
+            return Ok(IdMap { users: ids.clone(), groups: ids });
         }
         if geteuid().is_root() { IdMap::for_root() } else { IdMap::for_user() }
     }
@@ -104,23 +102,31 @@ impl IdMap {
         Ok(IdMap {
             users: range("/etc/subuid", "/proc/self/uid_map")?,
             groups: range("/etc/subgid", "/proc/self/gid_map")?,
-            by_helper: false,
         })
     }
 
     fn for_user() -> Result<Self> {
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-        let own = |outside| Range { inside: 0, outside, count: 1 };
-        let mut map = IdMap { users: vec![own(uid)], groups: vec![own(gid)], by_helper: false };
+        let mut map = IdMap { users: vec![own(uid)], groups: vec![own(gid)] };
         let name = User::from_uid(Uid::from_raw(uid))?.map(|user| user.name).unwrap_or_default();
         let users = subordinate("/etc/subuid", &name, uid)?;
         let groups = subordinate("/etc/subgid", &name, uid)?;
         if let (Some(users), Some(groups), true) = (users, groups, has_helpers()) {
             map.users.push(Range { inside: 1, outside: users.0, count: users.1 });
             map.groups.push(Range { inside: 1, outside: groups.0, count: groups.1 });
-            map.by_helper = true;
         }
         Ok(map)
+    }
+
+    /// Whether newuidmap(1) has to write it: a user may write no map but that of their own id.
+    fn needs_helper(&self) -> bool {
+        let (uid, gid) = (geteuid(), getegid());
+        !uid.is_root() && (self.users != [own(uid.as_raw())] || self.groups != [own(gid.as_raw())])
+    }
+
+    /// Whether there is a group number `gid` inside.
+    pub fn maps_group(&self, gid: u32) -> bool {
+        is_mapped(&self.groups, (gid, 1))
     }
 
     /// The user and group outside that root inside stands for: the owner of a container's files.
@@ -132,6 +138,11 @@ impl IdMap {
     }
 }
 
+/// Number 0 inside, for one id outside.
+fn own(outside: u32) -> Range {
+    Range { inside: 0, outside, count: 1 }
+}
+
 /// Writes the map of the user namespace that `child` is in. This can be done once.
 ///
 /// # Errors
@@ -140,7 +151,7 @@ impl IdMap {
 /// Source: [user_namespaces(7)](https://man7.org/linux/man-pages/man7/user_namespaces.7.html),
 /// "User and group ID mappings".
 pub fn write_id_maps(child: Pid, map: &IdMap) -> Result<()> {
-    if map.by_helper {
+    if map.needs_helper() {
         run_helper("newuidmap", child, &map.users)?;
         return run_helper("newgidmap", child, &map.groups);
     }
@@ -174,7 +185,8 @@ fn run_helper(program: &str, child: Pid, ranges: &[Range]) -> Result<()> {
     let mut command = Command::new(program);
     command.arg(child.to_string()).args(lines(ranges).split_whitespace());
     let shown = lines(ranges).replace('\n', " ");
-    let status = call!("execve"(program, child, format_args!("{shown}")) = command.status()).hint(
+    let status = call!("posix_spawn"(program, child, format_args!("{shown}")) = command.status())
+        .hint(
         Errno::ENOENT,
         "this program makes the map for a user: install the package uidmap \
             (Debian, Ubuntu) or shadow-utils (Fedora), or use no --ids",

@@ -34,7 +34,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use uts::{Janitor, call, call::CallError, call::Hint};
+use uts::{call, call::CallError, call::Hint};
 
 pub use hierarchy::Version;
 pub use limits::{Bytes, Io, Limits};
@@ -42,14 +42,14 @@ pub use stats::Stats;
 
 use crate::hierarchy::Place;
 
-/// A container's control group. In v1 that is one directory for each controller.
+/// Where a container's control group will be. In v1 that is one directory for each controller.
 ///
-/// It is removed when this value is dropped or when the process that made it is killed, and whatever
-/// still runs in it is killed then.
-pub struct Cgroup {
-    groups: Vec<Group>,
-    _janitor: Janitor,
-}
+/// It is found first, and made later, so that whoever cleans up ([`uts::Janitor`]) can be told before
+/// there is something to clean up.
+pub struct Location(Vec<Place>);
+
+/// A container's control group.
+pub struct Cgroup(Vec<Group>);
 
 /// One directory of a container's control group.
 struct Group {
@@ -59,40 +59,52 @@ struct Group {
     door: File,
 }
 
-impl Cgroup {
-    /// Makes a group whose name begins with `name`, with `limits`.
+impl Location {
+    /// Finds where a group with `limits` can be made. Its name begins with `name`.
     ///
     /// Where the caller may make no group and no limit is asked for, there is none, and the user is
     /// told so.
     ///
     /// # Errors
     /// If a limit is asked for that can't be kept here: `EACCES` for a user to whom no group is
-    /// delegated, `ENOENT` where the kernel or the machine's set-up lacks the controller.
+    /// delegated, or there is no such controller.
+    pub fn find(name: &str, limits: &Limits) -> Result<Self> {
+        let mut places = hierarchy::places(&setting::controllers(limits))?;
+        for place in &mut places {
+            place.path.push(format!("{name}-{}", process::id()));
+        }
+        Ok(Location(places))
+    }
+
+    /// Makes the group, with `limits`.
+    ///
+    /// # Errors
+    /// `ENOSPC` if there are too many groups; `EINVAL` or `EBUSY` for a limit that can't be set.
     ///
     /// Source: [cgroups(7)](https://man7.org/linux/man-pages/man7/cgroups.7.html),
     /// [cgroup v2](https://docs.kernel.org/admin-guide/cgroup-v2.html).
-    pub fn create(name: &str, limits: &Limits) -> Result<Self> {
-        let name = format!("{name}-{}", process::id());
-        let places = hierarchy::places(&setting::controllers(limits))?;
-        let paths: Vec<PathBuf> = places.iter().map(|place| place.path.join(&name)).collect();
-        // Before the first directory exists, so that none can stay behind.
-        let janitor = Janitor::hire(move || paths.iter().try_for_each(|path| remove(path)))?;
-        let groups =
-            places.iter().map(|place| Group::create(place, &name)).collect::<Result<Vec<_>>>()?;
-        let cgroup = Cgroup { groups, _janitor: janitor };
+    pub fn create(&self, limits: &Limits) -> Result<Cgroup> {
+        let cgroup = Cgroup(self.0.iter().map(Group::create).collect::<Result<_>>()?);
         for setting in setting::settings(limits)? {
             cgroup.set(&setting)?;
         }
         Ok(cgroup)
     }
 
+    /// Kills whatever runs in the group, and removes it. It is content to find none.
+    ///
+    /// # Errors
+    /// `EPERM` for processes of another user.
+    pub fn remove(&self) -> Result<()> {
+        self.0.iter().try_for_each(|place| remove(&place.path))
+    }
+}
+
+impl Cgroup {
     /// The directory to give to `spawn_into`: the child is born in this group. `None` where v1 holds
     /// the limits, and the child calls [`enter`](Cgroup::enter).
     pub fn directory(&self) -> Option<BorrowedFd<'_>> {
-        self.groups
-            .iter()
-            .find(|group| group.version == Version::V2)
-            .map(|group| group.door.as_fd())
+        self.0.iter().find(|group| group.version == Version::V2).map(|group| group.door.as_fd())
     }
 
     /// Puts the calling process into the v1 groups. To be called in the child, before it does or starts anything.
@@ -104,7 +116,7 @@ impl Cgroup {
     /// # Errors
     /// `ENOSPC` if the group of a controller isn't ready for processes.
     pub fn enter(&self) -> Result<()> {
-        for group in self.groups.iter().filter(|group| group.version == Version::V1) {
+        for group in self.0.iter().filter(|group| group.version == Version::V1) {
             call!("write"(group.path.join("tasks"), "0") = (&group.door).write_all(b"0"))?;
         }
         Ok(())
@@ -115,7 +127,7 @@ impl Cgroup {
     /// # Errors
     /// `EPERM` for processes of another user.
     pub fn kill(&self) -> Result<()> {
-        self.groups.iter().try_for_each(|group| kill_all(&group.path))
+        self.0.iter().try_for_each(|group| kill_all(&group.path))
     }
 
     /// What the processes in the group have used so far. `None` if there is no group.
@@ -123,12 +135,12 @@ impl Cgroup {
     /// # Errors
     /// If a control file can't be read.
     pub fn stats(&self) -> Result<Option<Stats>> {
-        stats::read(self.groups.iter().map(|group| (&*group.path, group.version)))
+        stats::read(self.0.iter().map(|group| (&*group.path, group.version)))
     }
 
     /// Writes one setting into the group that has its controller.
     fn set(&self, setting: &setting::Setting) -> Result<()> {
-        for group in &self.groups {
+        for group in &self.0 {
             let file = group.path.join(setting.file(group.version));
             if file.exists() {
                 write(&file, &setting.value(group.version))?;
@@ -140,8 +152,8 @@ impl Cgroup {
 }
 
 impl Group {
-    fn create(place: &Place, name: &str) -> Result<Self> {
-        let (path, version) = (place.path.join(name), place.version);
+    fn create(place: &Place) -> Result<Self> {
+        let (path, version) = (place.path.clone(), place.version);
         call!("mkdir"(&path) = fs::create_dir(&path))
             .hint(Errno::EEXIST, "a group of this name was left behind by another program")
             .hint(

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use cgroups::{Cgroup, Limits, rate};
+use cgroups::{Limits, rate};
 use clap::Parser;
 use user::{Gate, capabilities};
-use uts::{explain, process};
+use uts::{Janitor, explain, process};
 
 /// Runs a program with limits, and says at the end what it used.
 ///
@@ -39,7 +39,9 @@ fn run(args: Args) -> Result<ExitCode> {
     explain::start_if(args.common.explain)?;
     let ids = args.ids.choose()?;
     let root = args.root.open_for(ids.root())?;
-    let cgroup = Cgroup::create("step07", &args.limits)?;
+    let location = cgroups::Location::find("step07", &args.limits)?;
+    let _janitor = Janitor::hire(|| location.remove())?;
+    let cgroup = location.create(&args.limits)?;
     let namespaces = uts::NAMESPACE
         | pid::NAMESPACE
         | mnt::NAMESPACE

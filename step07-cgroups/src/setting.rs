@@ -122,13 +122,16 @@ pub fn settings(limits: &Limits) -> Result<Vec<Setting>> {
     Ok(settings)
 }
 
-/// The controllers, by their v2 names: those whose limits or statistics matter, and whether
-/// a limit depends on it.
-pub(crate) fn controllers(limits: &Limits) -> [(&'static str, bool); 4] {
-    [
+/// The controllers to have, by their v2 names: those that limits depend on (`true`), and those that
+/// only count.
+pub(crate) fn controllers(limits: &Limits) -> Vec<(&'static str, bool)> {
+    let mut controllers = vec![
         ("memory", limits.memory.is_some()),
         ("cpu", limits.cpus.is_some() || limits.cpu_weight.is_some()),
         ("pids", limits.pids.is_some()),
-        ("io", !limits.io.is_empty()),
-    ]
+    ];
+    if !limits.io.is_empty() {
+        controllers.push(("io", true));
+    }
+    controllers
 }
