@@ -1,0 +1,118 @@
+//! What the command may not do, although it may be root inside.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use caps::Capability;
+use mnt::mount;
+use nix::{
+    mount::MsFlags,
+    unistd::{Gid, Uid, setgroups, setresgid, setresuid},
+};
+use oci_spec::runtime::{LinuxCapabilities, Process};
+use user::capabilities::{shrink_bounding_set, shrink_own_sets};
+use uts::call;
+
+/// Files and directories of `/proc` and `/sys` that tell about the machine, or let it be changed.
+///
+/// Source: what docker and podman hide.
+pub const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Directories and files of `/proc` through which the kernel is told what to do.
+pub const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Covers each of `paths` that is there: a file by `/dev/null`, a directory by an empty one.
+///
+/// It is called inside the new root, so no link in it can lead out.
+///
+/// # Errors
+/// `EPERM` without `CAP_SYS_ADMIN` over the mount namespace.
+///
+/// Source: [OCI runtime spec, masked paths](https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#masked-paths).
+pub fn mask(paths: &[String]) -> Result<()> {
+    let root = Path::new("/");
+    for path in paths.iter().map(Path::new).filter(|path| path.exists()) {
+        if path.is_dir() {
+            let flags = mount::INERT | MsFlags::MS_RDONLY;
+            mount::mount_new("tmpfs", root, path, flags, Some("size=0k"))?;
+        } else {
+            mount::bind(Path::new("/dev/null"), root, path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets nothing be written below each of `paths` that is there.
+///
+/// # Errors
+/// As [`mask`].
+///
+/// Source: [OCI runtime spec, readonly paths](https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#readonly-paths).
+pub fn make_read_only(paths: &[String]) -> Result<()> {
+    let root = Path::new("/");
+    for path in paths.iter().map(Path::new).filter(|path| path.exists()) {
+        mount::bind(path, root, path)?; // A mount of its own has attributes of its own.
+        mount::make_read_only(root, path)?;
+    }
+    Ok(())
+}
+
+/// Becomes the user that `process` names, with no more privileges than it lists.
+///
+/// The order matters: the bounding set shrinks while `CAP_SETPCAP` is there, then the groups
+/// change while `CAP_SETGID` is there, and with the user id, the kernel takes away all
+/// capabilities, unless it is 0.
+///
+/// # Errors
+/// `EINVAL` for a user or group that the id map doesn't have.
+///
+/// Source: [capabilities(7)](https://man7.org/linux/man-pages/man7/capabilities.7.html), "Effect of
+/// user ID changes on capabilities".
+pub fn limit_privileges(process: &Process) -> Result<()> {
+    let keep = process.capabilities().as_ref().map(kept).transpose()?.unwrap_or_default();
+    shrink_bounding_set(&keep)?;
+    let user = process.user();
+    let groups: Vec<Gid> =
+        user.additional_gids().iter().flatten().map(|gid| Gid::from_raw(*gid)).collect();
+    if std::fs::read_to_string("/proc/self/setgroups")?.trim() == "allow" {
+        call!("setgroups"(groups.len()) = setgroups(&groups))?;
+    }
+    let (uid, gid) = (Uid::from_raw(user.uid()), Gid::from_raw(user.gid()));
+    let unmapped = || format!("user {uid}, group {gid}: is it in the id map (/etc/subuid, --ids)?");
+    call!("setresgid"(user.gid(), user.gid(), user.gid()) = setresgid(gid, gid, gid))
+        .with_context(unmapped)?;
+    call!("setresuid"(user.uid(), user.uid(), user.uid()) = setresuid(uid, uid, uid))
+        .with_context(unmapped)?;
+    if uid.is_root() {
+        shrink_own_sets(&keep)?;
+    }
+    if process.no_new_privileges() == Some(true) {
+        user::no_new_privileges()?;
+    }
+    Ok(())
+}
+
+/// The bounding set of a spec, as the crate that sets it has it.
+fn kept(capabilities: &LinuxCapabilities) -> Result<Vec<Capability>> {
+    let names = capabilities.bounding().iter().flatten();
+    names
+        .map(|name| {
+            let name = caps::to_canonical(&name.to_string());
+            name.parse().ok().with_context(|| format!("this machine knows no capability {name}"))
+        })
+        .collect()
+}

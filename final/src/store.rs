@@ -1,0 +1,192 @@
+//! What is kept between two runs, and what isn't.
+//!
+//! ```text
+//!   /var/lib/final, or ~/.local/share/final
+//!     images/                    what was read from each image's JSON
+//!     layers-100000/<diff id>/   the layers, unpacked once, for a map whose root is 100000
+//!     containers/<id>/           upper and work of a running container's overlay
+//!     merged/                    empty: each container mounts its root here, unseen by others
+//! ```
+
+use std::{
+    env, fs,
+    io::{Read, Write},
+    os::unix::fs::{DirBuilderExt, chown},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use nix::unistd::geteuid;
+use overlay::{Expected, Layers, Marks};
+use user::IdMap;
+use uts::call;
+
+use crate::images::{Image, Kind, Layer};
+
+/// The directory where layers and containers are kept.
+pub struct Store {
+    dir: PathBuf,
+    ids: IdMap,
+}
+
+impl Store {
+    /// Opens the store in `dir`, or where it is by default, for containers with the map `ids`.
+    ///
+    /// # Errors
+    /// If there is no such directory and it can't be made.
+    ///
+    /// Source: [XDG base directories](https://specifications.freedesktop.org/basedir-spec/latest/).
+    pub fn open(dir: Option<PathBuf>, ids: &IdMap) -> Result<Self> {
+        let dir = match dir {
+            Some(dir) => dir,
+            None => default_dir()?,
+        };
+        // Open to all, as the containers' root is somebody else and must get to their files.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(dir.join("images"));
+        made.with_context(|| {
+            format!("the store {}: choose another with --store DIR", dir.display())
+        })?;
+        let dir = fs::canonicalize(&dir)?;
+        let store = Store { dir, ids: ids.clone() };
+        store.owned_dir(&store.layers_dir())?;
+        for dir in [store.dir.join("containers"), store.merged()] {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+        }
+        Ok(store)
+    }
+
+    /// Where images are remembered.
+    pub fn images(&self) -> PathBuf {
+        self.dir.join("images")
+    }
+
+    /// The directories of an image's layers, the lowest first, unpacked if they aren't yet. `scratch`
+    /// is as with [`images::open`](crate::images::open).
+    ///
+    /// # Errors
+    /// If a layer can't be unpacked; the error names the entry.
+    pub fn layers(&self, image: &Image, scratch: &Path) -> Result<Vec<PathBuf>> {
+        if image.kind == Kind::RootfsDirectory {
+            return Ok(vec![image.key.path().to_owned()]);
+        }
+        let layers = image.layers.iter().enumerate();
+        let dirs = layers.map(|(n, layer)| {
+            let known = self.known_id(image, n, layer);
+            match known.map(|id| self.layers_dir().join(id)) {
+                Some(dir) if dir.exists() => Ok(dir),
+                _ => self.unpack(image, n, layer, scratch),
+            }
+        });
+        dirs.collect()
+    }
+
+    /// Where a container's directory will be.
+    pub fn container_dir(&self, id: &str) -> PathBuf {
+        self.dir.join("containers").join(id)
+    }
+
+    /// Makes a container's directory, for root inside.
+    ///
+    /// # Errors
+    /// `ENOSPC` if the disk is full.
+    pub fn make_container_dir(&self, dir: &Path) -> Result<()> {
+        self.owned_dir(dir)
+    }
+
+    /// Removes a container's directory with all that the container wrote. It is content to find none.
+    ///
+    /// A user whose container had ids of its own can do that only with the same map, since the files
+    /// belong to those ids.
+    ///
+    /// # Errors
+    /// As [`overlay::remove_dir`].
+    pub fn remove_container_dir(&self, dir: &Path) -> Result<()> {
+        let alone = self.ids.users.iter().all(|range| range.count == 1);
+        if geteuid().is_root() || alone {
+            return overlay::remove_dir(dir);
+        }
+        user::as_root_inside(&self.ids, || overlay::remove_dir(dir))
+    }
+
+    /// The directory at which every container mounts its root: each in a mount namespace of its own.
+    pub fn merged(&self) -> PathBuf {
+        self.dir.join("merged")
+    }
+
+    /// Where the layers are for containers with this map: what is root's inside must belong to
+    /// the same user outside.
+    fn layers_dir(&self) -> PathBuf {
+        self.dir.join(format!("layers-{}", self.ids.root().0))
+    }
+
+    /// The id of a layer, if it is known without unpacking: an image says it, and a lone tar's was
+    /// noted when it was unpacked before.
+    fn known_id(&self, image: &Image, number: usize, layer: &Layer) -> Option<String> {
+        match &layer.diff_id {
+            Some(id) => Some(id.digest().to_owned()),
+            None => fs::read_to_string(self.id_note(image, number)).ok(),
+        }
+    }
+
+    fn id_note(&self, image: &Image, number: usize) -> PathBuf {
+        self.images().join(format!("{}-{number}.id", image.key.id()))
+    }
+
+    /// Unpacks a layer as root of a container: the kernel shifts the owners of the files, and
+    /// whatever is in the tar, it is written with the rights of a plain user.
+    fn unpack(
+        &self,
+        image: &Image,
+        number: usize,
+        layer: &Layer,
+        scratch: &Path,
+    ) -> Result<PathBuf> {
+        let blob = image.open_layer(layer, scratch)?;
+        let (mut answer, ours) = std::io::pipe()?;
+        let expected = Expected {
+            blob: layer.digest.as_ref().map(AsRef::as_ref),
+            diff_id: layer.diff_id.as_ref().map(AsRef::as_ref),
+        };
+        let layers = self.layers_dir();
+        user::as_root_inside(&self.ids, || {
+            let layer = Layers::open(&layers, Marks::User)?.add(blob, &expected)?;
+            let id = layer.path.file_name().context("a layer has a name")?;
+            Ok((&ours).write_all(id.as_encoded_bytes())?)
+        })
+        .with_context(|| {
+            format!("layer {} of the image {}", number + 1, image.key.path().display())
+        })?;
+        drop(ours);
+        let mut id = String::new();
+        answer.read_to_string(&mut id)?;
+        if layer.diff_id.is_none() {
+            fs::write(self.id_note(image, number), &id)?;
+        }
+        Ok(layers.join(id))
+    }
+
+    /// Makes a directory that belongs to root inside.
+    fn owned_dir(&self, path: &Path) -> Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        let (user, group) = self.ids.root();
+        call!("mkdir"(path) = fs::DirBuilder::new().mode(0o755).create(path))?;
+        if geteuid().is_root() {
+            call!(
+                "chown"(path, user.as_raw(), group.as_raw()) =
+                    chown(path, Some(user.as_raw()), Some(group.as_raw()))
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn default_dir() -> Result<PathBuf> {
+    if geteuid().is_root() {
+        return Ok("/var/lib/final".into());
+    }
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = absolute("XDG_DATA_HOME").or(absolute("HOME").map(|home| home.join(".local/share")));
+    data.map(|data| data.join("final")).context("there is no HOME: choose a store with --store DIR")
+}
