@@ -3,19 +3,25 @@
 use std::{
     convert::Infallible,
     fs,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::{Context, Result};
 use cgroups::{Bytes, Limits, Location, rate};
+use mnt::mount;
 use nix::unistd::{Pid, chdir};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Process, Spec};
 use overlay::{Marks, Overlay};
 use user::{Gate, IdMap, map::Range};
 use uts::{CloneFlags, call, process, process::Birth};
 
-use crate::{console::Console, mounts::Begun, resources, security};
+use crate::{
+    console::Console,
+    mounts::{self, Begun},
+    resources, security,
+};
 
 /// What a container is made of.
 pub struct Container<'a> {
@@ -23,6 +29,8 @@ pub struct Container<'a> {
     pub spec: Spec,
     /// The directories of its layers, the lowest first.
     pub layers: Vec<PathBuf>,
+    /// The lowest layer's files belong to the host's users: inside, to the same numbers.
+    pub foreign: bool,
     /// A directory for what it writes.
     pub dir: PathBuf,
     /// Where its control group will be.
@@ -46,15 +54,20 @@ pub fn run(container: &Container) -> Result<ExitCode> {
     let limits = limits(linux, container.net_rate);
 
     let cgroup = container.location.create(&limits)?;
-    let begun =
-        Begun::all(spec.mounts().as_deref().unwrap_or_default(), || user::namespace_with(&ids))?;
+    let shift = || user::namespace_with(&ids);
+    let begun = Begun::all(spec.mounts().as_deref().unwrap_or_default(), shift)?;
+    let lowest = match &container.layers[..] {
+        [lowest, ..] if container.foreign => mounts::shifted(lowest, shift)?,
+        _ => None,
+    };
     let console = (wanted.terminal() == Some(true)).then(Console::new).transpose()?;
     let gate = Gate::new()?;
     let birth = Birth { cgroup: cgroup.directory(), own_terminal: console.is_some() };
+    let outside = Outside { begun, lowest, console: &console };
     let child = process::bear(birth, namespaces(linux), || {
         gate.wait()?;
         cgroup.enter()?;
-        live(container, linux, &limits, &begun, console.as_ref())
+        live(container, linux, &limits, &outside)
     })?;
     user::write_id_maps(child, &ids)?;
     if container.cable {
@@ -67,13 +80,20 @@ pub fn run(container: &Container) -> Result<ExitCode> {
     }
 }
 
+/// What was made outside for use inside.
+struct Outside<'a> {
+    begun: Begun,
+    /// The lowest layer with its owners shifted.
+    lowest: Option<OwnedFd>,
+    console: &'a Option<Console>,
+}
+
 /// The child's part, up to the command: all of it happens inside.
 fn live(
     container: &Container,
     linux: &Linux,
     limits: &Limits,
-    begun: &Begun,
-    console: Option<&Console>,
+    outside: &Outside,
 ) -> Result<Infallible> {
     let spec = &container.spec;
     let wanted = process_of(spec)?;
@@ -86,11 +106,11 @@ fn live(
         rate::limit_rate(net::configure()?, limits)?;
     }
     mnt::make_private()?;
-    Overlay::new(&container.layers, &container.dir, Marks::User)?.mount(root.path())?;
-    begun.finish(spec.mounts().as_deref().unwrap_or_default(), root.path())?;
+    mount_overlay(container, outside.lowest.as_ref(), root.path())?;
+    outside.begun.finish(spec.mounts().as_deref().unwrap_or_default(), root.path())?;
     mnt::dev::add_devices(root.path())?;
     mnt::pivot_into(root.path())?;
-    if let Some(console) = console {
+    if let Some(console) = outside.console {
         console.open(wanted.user().uid())?;
     }
     security::mask(linux.masked_paths().as_deref().unwrap_or_default())?;
@@ -103,6 +123,16 @@ fn live(
     call!(chdir(&cwd))?; // As the user: a directory closed to them is closed to the command.
     let (args, env) = (wanted.args().as_deref(), wanted.env().as_deref());
     pid::init(|| process::exec_with(args.unwrap_or_default(), env.unwrap_or_default()))
+}
+
+/// Mounts the root file system at `root`.
+fn mount_overlay(container: &Container, lowest: Option<&OwnedFd>, root: &Path) -> Result<()> {
+    let mut layers = container.layers.clone();
+    if let Some(tree) = lowest {
+        mount::attach(tree.as_fd(), &container.dir, Path::new("/lowest"))?;
+        layers[0] = container.dir.join("lowest");
+    }
+    Overlay::new(&layers, &container.dir, Marks::User)?.volatile().mount(root)
 }
 
 /// The directory to start in, made if the image hasn't got it.

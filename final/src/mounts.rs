@@ -13,7 +13,7 @@ use uts::process;
 
 /// The mount that a spec asks for with the option `idmap`, begun by root outside, who may shift
 /// the owners of the host's files. For a plain user, or on a file system that can't do that, there is none.
-pub fn begin(mount: &Mount, ids: &mut impl FnMut() -> Result<OwnedFd>) -> Result<Option<OwnedFd>> {
+fn begin(mount: &Mount, ids: impl FnOnce() -> Result<OwnedFd>) -> Result<Option<OwnedFd>> {
     let wanted = mount.options().iter().flatten().any(|option| option == "idmap");
     match mount.source() {
         Some(source) if wanted => shifted(source, ids),
@@ -27,7 +27,7 @@ pub fn begin(mount: &Mount, ids: &mut impl FnMut() -> Result<OwnedFd>) -> Result
 /// If there is no `source`.
 pub fn shifted(
     source: &Path,
-    ids: &mut impl FnMut() -> Result<OwnedFd>,
+    ids: impl FnOnce() -> Result<OwnedFd>,
 ) -> Result<Option<OwnedFd>> {
     if !geteuid().is_root() {
         return Ok(None); // A user's own files belong to root inside already.
@@ -43,7 +43,7 @@ pub fn shifted(
     }
 }
 
-/// Mounts what `mount` asks for below `root`; `begun` is what [`begin`] gave.
+/// Mounts what `mount` asks for below `root`; `begun` is what `begin` gave.
 ///
 /// # Errors
 /// As [`mount::mount_new`] and [`mount::bind`].
@@ -96,7 +96,7 @@ impl Begun {
     /// Begins all of `mounts`. `ids` makes a user namespace with the container's map, when needed.
     ///
     /// # Errors
-    /// As [`begin`].
+    /// As [`shifted`].
     pub fn all(mounts: &[Mount], mut ids: impl FnMut() -> Result<OwnedFd>) -> Result<Self> {
         mounts.iter().map(|mount| begin(mount, &mut ids)).collect::<Result<_>>().map(Begun)
     }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     hash::{BuildHasher, RandomState},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -10,6 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use cgroups::Location;
 use mnt::rootfs::{self, Rootfs};
+use overlay::inside;
 use user::IdMap;
 use uts::{Janitor, explain};
 
@@ -18,7 +20,7 @@ use crate::{
     cli::{Net, Run},
     console::Console,
     container::{self, Container},
-    images::{self, Config},
+    images::{self, Config, Kind},
     spec::{self, Plan},
     store::Store,
 };
@@ -37,9 +39,9 @@ pub fn run(options: &Run, store: Option<PathBuf>) -> Result<ExitCode> {
     // Before there is anything to clean up.
     let _janitor = Janitor::hire(|| {
         location.remove()?;
-        store.remove_container_dir(&dir)
+        inside::remove_dir(&dir, &ids)
     })?;
-    store.make_container_dir(&dir)?;
+    inside::make_dir(&dir, &ids)?;
     let base = Base::open(options, &store, &ids, &dir.join("scratch"))?;
     let spec = spec::make(&Plan {
         options,
@@ -53,6 +55,7 @@ pub fn run(options: &Run, store: Option<PathBuf>) -> Result<ExitCode> {
     container::run(&Container {
         spec,
         layers: base.layers,
+        foreign: base.foreign,
         dir: dir.clone(),
         location: &location,
         cable: options.net == Net::Veth,
@@ -65,6 +68,8 @@ struct Base {
     /// The directories of its layers, the lowest first.
     layers: Vec<PathBuf>,
     config: Config,
+    /// It is a directory of the host's, which may belong to anybody.
+    foreign: bool,
     /// Keeps the one that was made of this machine's programs.
     _rootfs: Option<Rootfs>,
 }
@@ -74,7 +79,8 @@ impl Base {
         let Some(reference) = &options.image else {
             let rootfs = rootfs::from_host(ids.root())?;
             let layers = vec![rootfs.to_path_buf()];
-            return Ok(Base { layers, config: Config::default(), _rootfs: Some(rootfs) });
+            let config = Config::default();
+            return Ok(Base { layers, config, foreign: false, _rootfs: Some(rootfs) });
         };
         let name = reference.to_str().context("the name of the image isn't UTF-8")?;
         let (path, tag) = images::split(name)?;
@@ -83,6 +89,9 @@ impl Base {
         if scratch.exists() {
             fs::remove_dir_all(scratch)?; // Now, and not when the container ends.
         }
-        Ok(Base { layers, config: image.config, _rootfs: None })
+        // One that belongs to root inside already was made for containers.
+        let foreign = image.kind == Kind::RootfsDirectory
+            && fs::metadata(&layers[0])?.uid() != ids.root().0.as_raw();
+        Ok(Base { layers, config: image.config, foreign, _rootfs: None })
     }
 }

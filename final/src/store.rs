@@ -10,16 +10,14 @@
 
 use std::{
     env, fs,
-    io::{Read, Write},
-    os::unix::fs::{DirBuilderExt, chown},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result};
 use nix::unistd::geteuid;
-use overlay::{Expected, Layers, Marks};
+use overlay::{Expected, inside};
 use user::IdMap;
-use uts::call;
 
 use crate::images::{Image, Kind, Layer};
 
@@ -48,7 +46,7 @@ impl Store {
         })?;
         let dir = fs::canonicalize(&dir)?;
         let store = Store { dir, ids: ids.clone() };
-        store.owned_dir(&store.layers_dir())?;
+        inside::make_dir(&store.layers_dir(), ids)?;
         for dir in [store.dir.join("containers"), store.merged()] {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
         }
@@ -85,29 +83,6 @@ impl Store {
         self.dir.join("containers").join(id)
     }
 
-    /// Makes a container's directory, for root inside.
-    ///
-    /// # Errors
-    /// `ENOSPC` if the disk is full.
-    pub fn make_container_dir(&self, dir: &Path) -> Result<()> {
-        self.owned_dir(dir)
-    }
-
-    /// Removes a container's directory with all that the container wrote. It is content to find none.
-    ///
-    /// A user whose container had ids of its own can do that only with the same map, since the files
-    /// belong to those ids.
-    ///
-    /// # Errors
-    /// As [`overlay::remove_dir`].
-    pub fn remove_container_dir(&self, dir: &Path) -> Result<()> {
-        let alone = self.ids.users.iter().all(|range| range.count == 1);
-        if geteuid().is_root() || alone {
-            return overlay::remove_dir(dir);
-        }
-        user::as_root_inside(&self.ids, || overlay::remove_dir(dir))
-    }
-
     /// The directory at which every container mounts its root: each in a mount namespace of its own.
     pub fn merged(&self) -> PathBuf {
         self.dir.join("merged")
@@ -142,43 +117,17 @@ impl Store {
         scratch: &Path,
     ) -> Result<PathBuf> {
         let blob = image.open_layer(layer, scratch)?;
-        let (mut answer, ours) = std::io::pipe()?;
         let expected = Expected {
             blob: layer.digest.as_ref().map(AsRef::as_ref),
             diff_id: layer.diff_id.as_ref().map(AsRef::as_ref),
         };
-        let layers = self.layers_dir();
-        user::as_root_inside(&self.ids, || {
-            let layer = Layers::open(&layers, Marks::User)?.add(blob, &expected)?;
-            let id = layer.path.file_name().context("a layer has a name")?;
-            Ok((&ours).write_all(id.as_encoded_bytes())?)
-        })
-        .with_context(|| {
-            format!("layer {} of the image {}", number + 1, image.key.path().display())
-        })?;
-        drop(ours);
-        let mut id = String::new();
-        answer.read_to_string(&mut id)?;
+        let dir = inside::add_layer(&self.layers_dir(), blob, &expected, &self.ids)
+            .with_context(|| format!("layer {} of {}", number + 1, image.key.path().display()))?;
         if layer.diff_id.is_none() {
-            fs::write(self.id_note(image, number), &id)?;
+            let id = dir.file_name().context("a layer has a name")?;
+            fs::write(self.id_note(image, number), id.as_encoded_bytes())?;
         }
-        Ok(layers.join(id))
-    }
-
-    /// Makes a directory that belongs to root inside.
-    fn owned_dir(&self, path: &Path) -> Result<()> {
-        if path.is_dir() {
-            return Ok(());
-        }
-        let (user, group) = self.ids.root();
-        call!("mkdir"(path) = fs::DirBuilder::new().mode(0o755).create(path))?;
-        if geteuid().is_root() {
-            call!(
-                "chown"(path, user.as_raw(), group.as_raw()) =
-                    chown(path, Some(user.as_raw()), Some(group.as_raw()))
-            )?;
-        }
-        Ok(())
+        Ok(dir)
     }
 }
 

@@ -225,7 +225,12 @@ pub fn make(recipe: &Recipe) -> Result<Rootfs> {
 }
 
 /// The directory for what is made once: one for the whole machine if this is root, else the user's.
-fn cache_dir() -> Result<PathBuf> {
+///
+/// # Errors
+/// If there is none that can be written to.
+///
+/// Source: [XDG base directories](https://specifications.freedesktop.org/basedir-spec/latest/).
+pub fn cache_dir() -> Result<PathBuf> {
     let system = Uid::effective().is_root().then(|| PathBuf::from("/var/cache"));
     let variable = |name| env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
     let user = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
