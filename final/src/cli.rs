@@ -65,7 +65,7 @@ pub struct Run {
     #[arg(long, value_name = "PROGRAM")]
     pub entrypoint: Option<String>,
 
-    /// How much of the machine it may use
+    /// How much of the machine it may use; 4096 processes if nothing is said and root runs it
     #[command(flatten)]
     pub limits: Limits,
 
@@ -76,6 +76,10 @@ pub struct Run {
     /// Let nothing be written to the root file system
     #[arg(long)]
     pub read_only: bool,
+
+    /// Keep what the container writes on disk meanwhile, and not in memory
+    #[arg(long)]
+    pub disk: bool,
 
     /// The network: none of its own links but lo, a cable to the host, or the host's network
     #[arg(long, value_enum, default_value_t = Net::Veth)]

@@ -11,7 +11,10 @@ use std::{
 use anyhow::{Context, Result};
 use cgroups::{Bytes, Limits, Location, rate};
 use mnt::mount;
-use nix::unistd::{Pid, chdir};
+use nix::{
+    mount::MsFlags,
+    unistd::{Pid, chdir},
+};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Process, Spec};
 use overlay::{Marks, Overlay};
 use user::{Gate, IdMap, map::Range};
@@ -31,14 +34,23 @@ pub struct Container<'a> {
     pub layers: Vec<PathBuf>,
     /// The lowest layer's files belong to the host's users: inside, to the same numbers.
     pub foreign: bool,
-    /// A directory for what it writes.
-    pub dir: PathBuf,
+    /// Where it writes to.
+    pub upper: Upper,
     /// Where its control group will be.
     pub location: &'a Location,
     /// Whether there is a cable to the host.
     pub cable: bool,
     /// How many bytes per second go through the cable.
     pub net_rate: Option<Bytes>,
+}
+
+/// Where a container's own layer is kept.
+pub enum Upper {
+    /// In this directory, which its root owns.
+    Disk(PathBuf),
+    /// In memory: a tmpfs that is mounted at this directory inside, and is gone with the container
+    /// however that ends.
+    Memory(PathBuf),
 }
 
 /// Runs a container from its beginning to its end, and gives its exit code.
@@ -127,12 +139,20 @@ fn live(
 
 /// Mounts the root file system at `root`.
 fn mount_overlay(container: &Container, lowest: Option<&OwnedFd>, root: &Path) -> Result<()> {
+    let dir = match &container.upper {
+        Upper::Disk(dir) => dir,
+        Upper::Memory(dir) => {
+            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+            mount::mount_new("tmpfs", dir, Path::new("/"), flags, Some("mode=755"))?;
+            dir
+        }
+    };
     let mut layers = container.layers.clone();
     if let Some(tree) = lowest {
-        mount::attach(tree.as_fd(), &container.dir, Path::new("/lowest"))?;
-        layers[0] = container.dir.join("lowest");
+        mount::attach(tree.as_fd(), dir, Path::new("/lowest"))?;
+        layers[0] = dir.join("lowest");
     }
-    Overlay::new(&layers, &container.dir, Marks::User)?.volatile().mount(root)
+    Overlay::new(&layers, dir, Marks::User)?.volatile().mount(root)
 }
 
 /// The directory to start in, made if the image hasn't got it.

@@ -25,10 +25,7 @@ fn begin(mount: &Mount, ids: impl FnOnce() -> Result<OwnedFd>) -> Result<Option<
 ///
 /// # Errors
 /// If there is no `source`.
-pub fn shifted(
-    source: &Path,
-    ids: impl FnOnce() -> Result<OwnedFd>,
-) -> Result<Option<OwnedFd>> {
+pub fn shifted(source: &Path, ids: impl FnOnce() -> Result<OwnedFd>) -> Result<Option<OwnedFd>> {
     if !geteuid().is_root() {
         return Ok(None); // A user's own files belong to root inside already.
     }

@@ -4,12 +4,12 @@ use std::{
     fs,
     hash::{BuildHasher, RandomState},
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
 };
 
 use anyhow::{Context, Result};
-use cgroups::Location;
+use cgroups::{Limits, Location};
 use mnt::rootfs::{self, Rootfs};
 use overlay::inside;
 use user::IdMap;
@@ -19,7 +19,7 @@ use crate::{
     accounts::Accounts,
     cli::{Net, Run},
     console::Console,
-    container::{self, Container},
+    container::{self, Container, Upper},
     images::{self, Config, Kind},
     spec::{self, Plan},
     store::Store,
@@ -34,17 +34,23 @@ pub fn run(options: &Run, store: Option<PathBuf>) -> Result<ExitCode> {
     let ids = options.ids.choose()?;
     let store = Store::open(store, &ids)?;
     let id = format!("{:012x}", RandomState::new().hash_one(0) & 0xffff_ffff_ffff);
-    let dir = store.container_dir(&id);
-    let location = Location::find("final", &options.limits)?;
+    let base = Base::open(options, &store, &ids)?;
+    let (limits, location) = limits_here(&options.limits)?;
+    let on_disk = options.disk || !inside::memory_keeps_marks();
+    let dir = on_disk.then(|| store.container_dir(&id));
     // Before there is anything to clean up.
-    let _janitor = Janitor::hire(|| {
-        location.remove()?;
-        inside::remove_dir(&dir, &ids)
-    })?;
-    inside::make_dir(&dir, &ids)?;
-    let base = Base::open(options, &store, &ids, &dir.join("scratch"))?;
+    let clean_up =
+        || dir.iter().try_for_each(|dir| inside::remove_dir(dir, &ids)).and(location.remove());
+    let _janitor = match on_disk || !location.is_empty() {
+        true => Some(Janitor::hire(clean_up)?),
+        false => None,
+    };
+    if let Some(dir) = &dir {
+        inside::make_dir(dir, &ids)?;
+    }
     let spec = spec::make(&Plan {
         options,
+        limits: &limits,
         name: options.name.as_deref().unwrap_or(&id),
         config: &base.config,
         accounts: Accounts::read(&base.layers)?,
@@ -56,11 +62,25 @@ pub fn run(options: &Run, store: Option<PathBuf>) -> Result<ExitCode> {
         spec,
         layers: base.layers,
         foreign: base.foreign,
-        dir: dir.clone(),
+        upper: dir.map_or_else(|| Upper::Memory(store.containers()), Upper::Disk),
         location: &location,
         cable: options.net == Net::Veth,
-        net_rate: options.limits.net_rate,
+        net_rate: limits.net_rate,
     })
+}
+
+/// How many processes a container may have if nobody says: a fork bomb stops there.
+const PIDS: u64 = 4096;
+
+/// The limits and where they are kept. The default one is left out where no control group can be made.
+fn limits_here(wanted: &Limits) -> Result<(Limits, Location)> {
+    let find = |limits: Limits| Ok((limits.clone(), Location::find_for_limits("final", &limits)?));
+    match wanted.pids {
+        Some(_) => find(wanted.clone()),
+        None => {
+            find(Limits { pids: Some(PIDS), ..wanted.clone() }).or_else(|_| find(wanted.clone()))
+        }
+    }
 }
 
 /// What a container is built on.
@@ -75,7 +95,7 @@ struct Base {
 }
 
 impl Base {
-    fn open(options: &Run, store: &Store, ids: &IdMap, scratch: &Path) -> Result<Self> {
+    fn open(options: &Run, store: &Store, ids: &IdMap) -> Result<Self> {
         let Some(reference) = &options.image else {
             let rootfs = rootfs::from_host(ids.root())?;
             let layers = vec![rootfs.to_path_buf()];
@@ -84,11 +104,10 @@ impl Base {
         };
         let name = reference.to_str().context("the name of the image isn't UTF-8")?;
         let (path, tag) = images::split(name)?;
-        let image = images::open_cached(&path, tag.as_deref(), &store.images(), scratch)?;
-        let layers = store.layers(&image, scratch)?;
-        if scratch.exists() {
-            fs::remove_dir_all(scratch)?; // Now, and not when the container ends.
-        }
+        let (image, layers) = match store.remembered(&path, tag.as_deref())? {
+            Some(ready) => ready,
+            None => store.unpack(&path, tag.as_deref())?,
+        };
         // One that belongs to root inside already was made for containers.
         let foreign = image.kind == Kind::RootfsDirectory
             && fs::metadata(&layers[0])?.uid() != ids.root().0.as_raw();

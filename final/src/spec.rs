@@ -7,6 +7,7 @@ use std::{ffi::OsString, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use caps::Capability;
+use cgroups::Limits;
 use oci_spec::runtime::{
     Capabilities as CapabilitySet, LinuxBuilder, LinuxCapabilities, LinuxCapabilitiesBuilder,
     LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceBuilder,
@@ -29,6 +30,8 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 pub struct Plan<'a> {
     /// The user's options.
     pub options: &'a Run,
+    /// How much of the machine it may use.
+    pub limits: &'a Limits,
     /// The container's name.
     pub name: &'a str,
     /// The image's configuration.
@@ -53,7 +56,7 @@ pub fn make(plan: &Plan) -> Result<Spec> {
         .namespaces(namespaces(options.net)?)
         .uid_mappings(mappings(&plan.ids.users)?)
         .gid_mappings(mappings(&plan.ids.groups)?)
-        .resources(resources::from_limits(&options.limits)?)
+        .resources(resources::from_limits(plan.limits)?)
         .masked_paths(security::MASKED.map(str::to_owned).to_vec())
         .readonly_paths(security::READ_ONLY.map(str::to_owned).to_vec())
         .build()?;

@@ -12,14 +12,16 @@ use std::{
     env, fs,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    process,
 };
 
 use anyhow::{Context, Result};
 use nix::unistd::geteuid;
 use overlay::{Expected, inside};
 use user::IdMap;
+use uts::Janitor;
 
-use crate::images::{Image, Kind, Layer};
+use crate::images::{self, Image, Kind, Layer};
 
 /// The directory where layers and containers are kept.
 pub struct Store {
@@ -47,40 +49,68 @@ impl Store {
         let dir = fs::canonicalize(&dir)?;
         let store = Store { dir, ids: ids.clone() };
         inside::make_dir(&store.layers_dir(), ids)?;
-        for dir in [store.dir.join("containers"), store.merged()] {
+        for dir in [store.containers(), store.merged()] {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
         }
         Ok(store)
     }
 
+    /// An image that is ready to run, and the directories of its layers, the lowest first. `None` if it
+    /// has to be [unpacked](Store::unpack).
+    ///
+    /// # Errors
+    /// If there is no such file.
+    pub fn remembered(
+        &self,
+        path: &Path,
+        tag: Option<&str>,
+    ) -> Result<Option<(Image, Vec<PathBuf>)>> {
+        let Some(image) = images::remembered(path, tag, &self.images())? else { return Ok(None) };
+        if image.kind == Kind::RootfsDirectory {
+            let dir = image.key.path().to_owned();
+            return Ok(Some((image, vec![dir])));
+        }
+        let layers = image.layers.iter().enumerate();
+        let layers: Option<_> = layers.map(|(n, layer)| self.known(&image, n, layer)).collect();
+        Ok(layers.map(|layers| (image, layers)))
+    }
+
+    /// Reads an image and unpacks those of its layers that aren't unpacked yet.
+    ///
+    /// # Errors
+    /// If the image can't be read, or a layer can't be unpacked; the error names the entry.
+    pub fn unpack(&self, path: &Path, tag: Option<&str>) -> Result<(Image, Vec<PathBuf>)> {
+        // A compressed archive is written here as a plain one.
+        let scratch = self.dir.join(format!("scratch-{}", process::id()));
+        let _janitor = Janitor::hire(|| overlay::remove_dir(&scratch))?;
+        let image = images::open_cached(path, tag, &self.images(), &scratch)?;
+        if image.kind == Kind::RootfsDirectory {
+            let dir = image.key.path().to_owned();
+            return Ok((image, vec![dir]));
+        }
+        let layers = image.layers.iter().enumerate();
+        let layers = layers.map(|(n, layer)| match self.known(&image, n, layer) {
+            Some(dir) => Ok(dir),
+            None => self.unpack_layer(&image, n, layer, &scratch),
+        });
+        let layers = layers.collect::<Result<_>>()?;
+        Ok((image, layers))
+    }
+
     /// Where images are remembered.
-    pub fn images(&self) -> PathBuf {
+    fn images(&self) -> PathBuf {
         self.dir.join("images")
     }
 
-    /// The directories of an image's layers, the lowest first, unpacked if they aren't yet. `scratch`
-    /// is as with [`images::open`](crate::images::open).
-    ///
-    /// # Errors
-    /// If a layer can't be unpacked; the error names the entry.
-    pub fn layers(&self, image: &Image, scratch: &Path) -> Result<Vec<PathBuf>> {
-        if image.kind == Kind::RootfsDirectory {
-            return Ok(vec![image.key.path().to_owned()]);
-        }
-        let layers = image.layers.iter().enumerate();
-        let dirs = layers.map(|(n, layer)| {
-            let known = self.known_id(image, n, layer);
-            match known.map(|id| self.layers_dir().join(id)) {
-                Some(dir) if dir.exists() => Ok(dir),
-                _ => self.unpack(image, n, layer, scratch),
-            }
-        });
-        dirs.collect()
+    /// Where containers that write to the disk have their directories. Those that write to memory
+    /// mount it here.
+    pub fn containers(&self) -> PathBuf {
+        self.dir.join("containers")
     }
 
     /// Where a container's directory will be.
     pub fn container_dir(&self, id: &str) -> PathBuf {
-        self.dir.join("containers").join(id)
+        self.containers().join(id)
     }
 
     /// The directory at which every container mounts its root: each in a mount namespace of its own.
@@ -94,13 +124,14 @@ impl Store {
         self.dir.join(format!("layers-{}", self.ids.root().0))
     }
 
-    /// The id of a layer, if it is known without unpacking: an image says it, and a lone tar's was
-    /// noted when it was unpacked before.
-    fn known_id(&self, image: &Image, number: usize, layer: &Layer) -> Option<String> {
-        match &layer.diff_id {
-            Some(id) => Some(id.digest().to_owned()),
-            None => fs::read_to_string(self.id_note(image, number)).ok(),
-        }
+    /// The directory of a layer, if it is unpacked. Its name is the layer's id: an image says it, and a
+    /// lone tar's was noted when it was unpacked.
+    fn known(&self, image: &Image, number: usize, layer: &Layer) -> Option<PathBuf> {
+        let id = match &layer.diff_id {
+            Some(id) => id.digest().to_owned(),
+            None => fs::read_to_string(self.id_note(image, number)).ok()?,
+        };
+        Some(self.layers_dir().join(id)).filter(|dir| dir.exists())
     }
 
     fn id_note(&self, image: &Image, number: usize) -> PathBuf {
@@ -109,7 +140,7 @@ impl Store {
 
     /// Unpacks a layer as root of a container: the kernel shifts the owners of the files, and
     /// whatever is in the tar, it is written with the rights of a plain user.
-    fn unpack(
+    fn unpack_layer(
         &self,
         image: &Image,
         number: usize,

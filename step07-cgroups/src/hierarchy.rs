@@ -72,19 +72,23 @@ pub(crate) fn places(wanted: &[(&'static str, bool)]) -> Result<Vec<Place>> {
 
 impl Tree {
     fn has(&self, controller: &str) -> bool {
-        let names: &[&str] = match (self.version, controller) {
-            (Version::V1, "cpu") => &["cpu", "cpuacct"], // The limit, and the count.
-            (Version::V1, "io") => &["blkio"],
-            _ => &[controller],
-        };
-        names.iter().any(|name| self.controllers.iter().any(|c| c == name))
+        self.controllers.iter().any(|name| name == self.name_of(controller))
+    }
+
+    /// What this version calls a controller.
+    fn name_of<'a>(&self, controller: &'a str) -> &'a str {
+        match (self.version, controller) {
+            (Version::V1, "io") => "blkio",
+            (Version::V2, "cpuacct") => "cpu", // It counts as well.
+            _ => controller,
+        }
     }
 
     /// The directory in which to make a group that has `controller`.
     fn place(&self, controller: &str) -> Result<PathBuf> {
         match self.version {
             Version::V1 => self.v1_place(),
-            Version::V2 => self.v2_place(controller),
+            Version::V2 => self.v2_place(self.name_of(controller)),
         }
     }
 

@@ -69,11 +69,30 @@ impl Location {
     /// If a limit is asked for that can't be kept here: `EACCES` for a user to whom no group is
     /// delegated, or there is no such controller.
     pub fn find(name: &str, limits: &Limits) -> Result<Self> {
-        let mut places = hierarchy::places(&setting::controllers(limits))?;
+        let counters = setting::controllers(limits).into_iter().chain([("cpuacct", false)]);
+        Self::with(name, counters)
+    }
+
+    fn with(name: &str, controllers: impl Iterator<Item = (&'static str, bool)>) -> Result<Self> {
+        let mut places = hierarchy::places(&controllers.collect::<Vec<_>>())?;
         for place in &mut places {
             place.path.push(format!("{name}-{}", process::id()));
         }
         Ok(Location(places))
+    }
+
+    /// As [`find`](Location::find), with no more controllers than the limits need: less is counted, and
+    /// less is made.
+    ///
+    /// # Errors
+    /// As [`find`](Location::find).
+    pub fn find_for_limits(name: &str, limits: &Limits) -> Result<Self> {
+        Self::with(name, setting::controllers(limits).into_iter().filter(|(_, needed)| *needed))
+    }
+
+    /// Whether nothing is limited or counted.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Makes the group, with `limits`.

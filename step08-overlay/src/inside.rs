@@ -35,6 +35,16 @@ pub fn make_dir(path: &Path, ids: &IdMap) -> Result<()> {
     Ok(())
 }
 
+/// Whether memory (tmpfs) can take a container's own layer: it keeps the marks of overlayfs, which
+/// are attributes `user.*` in a user namespace, since Linux 6.6.
+///
+/// Source: [tmpfs(5)](https://man7.org/linux/man-pages/man5/tmpfs.5.html).
+pub fn memory_keeps_marks() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 6)
+}
+
 /// Removes the directory `path` and all that a container with the map `ids` wrote there. It is
 /// content to find none.
 ///

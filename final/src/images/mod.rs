@@ -35,7 +35,7 @@ pub use tag::split;
 use std::{
     fs::{self, File},
     io::{Read, Seek, SeekFrom, Take},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -125,19 +125,32 @@ pub fn open(path: &Path, tag: Option<&str>, scratch: &Path) -> Result<Image> {
     image().with_context(|| format!("the image {}", path.display()))
 }
 
-/// As [`open`], and remembers the answer as a small file in the directory `cache`, so that the
-/// next time costs a stat and one small read.
+/// The image at `path`, if it was read before and hasn't changed since: `cache` is where [`open_cached`]
+/// remembered it. It costs a stat and one small read.
+///
+/// # Errors
+/// If there is no such file.
+pub fn remembered(path: &Path, tag: Option<&str>, cache: &Path) -> Result<Option<Image>> {
+    let key = Key::of(path, tag).with_context(|| format!("the image {}", path.display()))?;
+    let json = fs::read(memory_of(&key, cache)).ok();
+    let known = json.and_then(|json| serde_json::from_slice::<Image>(&json).ok());
+    Ok(known.filter(|image| image.key == key))
+}
+
+fn memory_of(key: &Key, cache: &Path) -> PathBuf {
+    cache.join(key.name()).with_extension("json")
+}
+
+/// As [`open`], and remembers the answer as a small file in the directory `cache`.
 ///
 /// # Errors
 /// As [`open`], and if the file can't be written.
 pub fn open_cached(path: &Path, tag: Option<&str>, cache: &Path, scratch: &Path) -> Result<Image> {
-    let key = Key::of(path, tag).with_context(|| format!("the image {}", path.display()))?;
-    let file = cache.join(key.name()).with_extension("json");
-    let known = fs::read(&file).ok().and_then(|json| serde_json::from_slice::<Image>(&json).ok());
-    if let Some(image) = known.filter(|image| image.key == key) {
+    if let Some(image) = remembered(path, tag, cache)? {
         return Ok(image);
     }
     let image = open(path, tag, scratch)?;
+    let file = memory_of(&image.key, cache);
     let new = file.with_extension(format!("{}.new", std::process::id()));
     let write = || -> Result<()> {
         fs::create_dir_all(cache)?;
