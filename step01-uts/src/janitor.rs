@@ -42,9 +42,8 @@ impl Janitor {
         let employer = pidfd_open(getpid(), PidfdFlags::empty())?;
         signals::hold_back()?;
         // SAFETY: this process has one thread, as spawn demands it as well.
-        let pid = call!(
-            "clone3"(CloneFlags::empty()) = unsafe { sys::clone3(CloneFlags::empty(), None) }
-        )?;
+        let clone = || unsafe { sys::clone3(CloneFlags::empty(), None) };
+        let pid = call!("clone3"(CloneFlags::empty()) = clone())?;
         if let Some(pid) = pid {
             return Ok(Janitor { pid, now });
         }

@@ -148,20 +148,18 @@ pub struct Birth<'a> {
 pub fn spawn_command(child: impl Fn() -> Result<Infallible>) -> Result<Pid> {
     let hand_on_terminal = terminal::is_ours();
     signals::hold_back()?;
+    let become_command = || {
+        if hand_on_terminal {
+            terminal::take();
+        }
+        let Err(error) = child();
+        report(&error)
+    };
     // SAFETY: this process has one thread, and a child that only executes a command changes nothing
     // that would be missed afterwards: its terminal, its signals and its open files are its own.
-    let pid = call!(
-        "clone"(format_args!("CLONE_VM|CLONE_VFORK")) = unsafe {
-            sys::clone_for_exec(|| {
-                if hand_on_terminal {
-                    terminal::take();
-                }
-                let Err(error) = child();
-                report(&error)
-            })
-        }
-    )
-    .hint_with(|errno| why_no_namespaces(errno, CloneFlags::empty()))?;
+    let clone = || unsafe { sys::clone_for_exec(become_command) };
+    let pid = call!("clone"(format_args!("CLONE_VM|CLONE_VFORK")) = clone())
+        .hint_with(|errno| why_no_namespaces(errno, CloneFlags::empty()))?;
     Ok(pid)
 }
 
@@ -180,7 +178,8 @@ pub fn bear(
     let parent = pidfd_open(getpid(), PidfdFlags::empty())?;
 
     // SAFETY: this process has one thread, as this function's documentation demands.
-    let pid = call!("clone3"(namespaces) = unsafe { sys::clone3(namespaces, birth.cgroup) })
+    let clone = || unsafe { sys::clone3(namespaces, birth.cgroup) };
+    let pid = call!("clone3"(namespaces) = clone())
         .hint_with(|errno| why_no_namespaces(errno, namespaces))?;
     if let Some(pid) = pid {
         return Ok(pid);

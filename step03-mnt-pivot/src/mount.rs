@@ -156,8 +156,8 @@ pub fn errno(error: &anyhow::Error) -> Option<Errno> {
 ///
 /// Source: [openat2(2)](https://man7.org/linux/man-pages/man2/openat2.2.html), `RESOLVE_IN_ROOT`.
 pub fn resolve(root: &Path, at: &Path) -> Result<OwnedFd> {
-    Ok(open_in_root(&open_path(root)?, at)
-        .with_context(|| format!("no {} in the root file system", at.display()))?)
+    open_in_root(&open_path(root)?, at)
+        .with_context(|| format!("no {} in the root file system", at.display()))
 }
 
 /// The directory `at` below `root`, made with all that is missing above it.
