@@ -6,9 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::{
-    fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
+    errno::Errno,
+    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2},
     sys::stat::Mode,
 };
 
@@ -74,6 +75,9 @@ impl Accounts {
             account.gid = self.group(group)?;
             account.groups.clear(); // As docker does: who names a group gets that one.
         }
+        // For setresuid(2) and setresgid(2), this number means that nothing changes: root stays root.
+        let none = account.uid == u32::MAX || account.gid == u32::MAX;
+        ensure!(!none, "{wanted}: {} is no number of a user or group", u32::MAX);
         Ok(account)
     }
 
@@ -102,26 +106,28 @@ fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
 
 fn find(layers: &[PathBuf], name: &str) -> Result<String> {
     for layer in layers.iter().rev() {
-        if let Some(file) = open_inside(layer, name)? {
-            let mut text = String::new();
-            file.take(4 << 20)
-                .read_to_string(&mut text)
-                .with_context(|| format!("the image's /{name}"))?;
-            return Ok(text);
+        match open_inside(layer, name) {
+            Ok(file) if file.metadata()?.is_file() => {
+                let mut text = Vec::new();
+                file.take(4 << 20)
+                    .read_to_end(&mut text)
+                    .with_context(|| format!("the image's /{name}"))?;
+                // People's names may be in any encoding.
+                return Ok(String::from_utf8_lossy(&text).into_owned());
+            }
+            // The layer removes the file or its directory: overlay's mark is a device without a driver.
+            Err(Errno::ENXIO | Errno::ENOTDIR) => break,
+            _ => {}
         }
     }
     Ok(String::new())
 }
 
 /// Opens a file of an image; a link in it leads nowhere outside of the image.
-fn open_inside(layer: &Path, name: &str) -> Result<Option<File>> {
-    let root = File::open(layer).with_context(|| layer.display().to_string())?;
+fn open_inside(layer: &Path, name: &str) -> nix::Result<File> {
+    let root = open(layer, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
-        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS)
-        .mode(Mode::empty());
-    let Ok(fd) = openat2(&root, name, how) else { return Ok(None) };
-    let file = File::from(fd);
-    // A device here is overlay's mark that the file was removed.
-    Ok(file.metadata()?.is_file().then_some(file))
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    Ok(File::from(openat2(&root, name, how)?))
 }

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf, str::FromStr};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use caps::Capability;
 use cgroups::Limits;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -140,9 +140,10 @@ impl FromStr for Volume {
             None => (text.strip_suffix(":rw").unwrap_or(text), false),
         };
         let (source, destination) = paths.split_once(':').context("write SRC:DST or SRC:DST:ro")?;
-        let source = std::fs::canonicalize(source).with_context(|| source.to_owned())?;
+        let source = std::fs::canonicalize(source).map_err(|error| anyhow!("{source}: {error}"))?;
         let destination = PathBuf::from(destination);
         ensure!(destination.is_absolute(), "{destination:?}: the path inside begins with a slash");
+        ensure!(destination.file_name().is_some(), "{destination:?} would hide the whole image");
         Ok(Volume { source, destination, read_only })
     }
 }

@@ -131,14 +131,14 @@ impl Console {
 
 /// Acts on the signals that have come; gives the end of `child` if that was one.
 fn heed(signals: &Signals, child: Pid, master: &File) -> Result<Option<WaitStatus>> {
-    while let Some(Received { signal, from_terminal }) = signals.take()? {
+    while let Some(Received { signal, .. }) = signals.take()? {
         match signal {
             Signal::SIGCHLD => match waitpid(child, Some(WaitPidFlag::WNOHANG))? {
                 WaitStatus::StillAlive => {}
                 end => return Ok(Some(end)),
             },
             Signal::SIGWINCH => resize(master),
-            _ if from_terminal => {}
+            // Also what the user's terminal sent, when it was closed: inside there is another one.
             _ => kill(child, signal)?,
         }
     }

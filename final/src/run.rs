@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    hash::{BuildHasher, RandomState},
     os::unix::fs::MetadataExt,
     path::PathBuf,
     process::ExitCode,
@@ -13,7 +12,7 @@ use cgroups::{Limits, Location};
 use mnt::rootfs::{self, Rootfs};
 use overlay::inside;
 use user::IdMap;
-use uts::{Janitor, explain};
+use uts::{Janitor, explain, unique_name};
 
 use crate::{
     accounts::Accounts,
@@ -33,7 +32,7 @@ pub fn run(options: &Run, store: Option<PathBuf>) -> Result<ExitCode> {
     explain::start_if(options.explain)?;
     let ids = options.ids.choose()?;
     let store = Store::open(store, &ids)?;
-    let id = format!("{:012x}", RandomState::new().hash_one(0) & 0xffff_ffff_ffff);
+    let id = unique_name("");
     let base = Base::open(options, &store, &ids)?;
     let (limits, location) = limits_here(&options.limits)?;
     let on_disk = options.disk || !inside::memory_keeps_marks();

@@ -3,7 +3,7 @@
 //!
 //! Source: [OCI runtime spec, config.md](https://github.com/opencontainers/runtime-spec/blob/main/config.md).
 
-use std::{ffi::OsString, path::Path};
+use std::{ffi::OsString, iter, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use caps::Capability;
@@ -133,10 +133,13 @@ fn environment(plan: &Plan, account: &Account) -> Vec<String> {
 }
 
 fn user_of(account: &Account) -> Result<SpecUser> {
+    // The main group as well: else a program that is set-group-id would let go of it, and of what is
+    // closed to it (CVE-2022-36109).
+    let others = account.groups.iter().filter(|group| **group != account.gid);
     Ok(UserBuilder::default()
         .uid(account.uid)
         .gid(account.gid)
-        .additional_gids(account.groups.clone())
+        .additional_gids(iter::once(&account.gid).chain(others).copied().collect::<Vec<_>>())
         .build()?)
 }
 

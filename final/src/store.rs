@@ -2,24 +2,23 @@
 //!
 //! ```text
 //!   /var/lib/final, or ~/.local/share/final
-//!     images/                    what was read from each image's JSON
-//!     layers-100000/<diff id>/   the layers, unpacked once, for a map whose root is 100000
-//!     containers/<id>/           upper and work of a running container's overlay
-//!     merged/                    empty: each container mounts its root here, unseen by others
+//!     images/                          what was read from each image's JSON
+//!     layers-100000+65536/<diff id>/   the layers, unpacked once, for this map of ids
+//!     containers/<id>/                 upper and work of a running container's overlay
+//!     merged/                          empty: each container mounts its root here, unseen by others
 //! ```
 
 use std::{
     env, fs,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    process,
 };
 
 use anyhow::{Context, Result};
 use nix::unistd::geteuid;
 use overlay::{Expected, inside};
 use user::IdMap;
-use uts::Janitor;
+use uts::{Janitor, unique_name};
 
 use crate::images::{self, Image, Kind, Layer};
 
@@ -81,7 +80,7 @@ impl Store {
     /// If the image can't be read, or a layer can't be unpacked; the error names the entry.
     pub fn unpack(&self, path: &Path, tag: Option<&str>) -> Result<(Image, Vec<PathBuf>)> {
         // A compressed archive is written here as a plain one.
-        let scratch = self.dir.join(format!("scratch-{}", process::id()));
+        let scratch = self.dir.join(unique_name("scratch-"));
         let _janitor = Janitor::hire(|| overlay::remove_dir(&scratch))?;
         let image = images::open_cached(path, tag, &self.images(), &scratch)?;
         if image.kind == Kind::RootfsDirectory {
@@ -118,17 +117,22 @@ impl Store {
         self.dir.join("merged")
     }
 
-    /// Where the layers are for containers with this map: what is root's inside must belong to
-    /// the same user outside.
+    /// Where the layers are for containers with this map: what is somebody's inside must belong to
+    /// the same user outside. Under another map, the same layer has other owners.
     fn layers_dir(&self) -> PathBuf {
-        self.dir.join(format!("layers-{}", self.ids.root().0))
+        let mut ranges = self.ids.users.clone();
+        if self.ids.groups != self.ids.users {
+            ranges.extend(&self.ids.groups);
+        }
+        let outside = ranges.iter().map(|range| format!("-{}+{}", range.outside, range.count));
+        self.dir.join(format!("layers{}", outside.collect::<String>()))
     }
 
     /// The directory of a layer, if it is unpacked. Its name is the layer's id: an image says it, and a
     /// lone tar's was noted when it was unpacked.
     fn known(&self, image: &Image, number: usize, layer: &Layer) -> Option<PathBuf> {
         let id = match &layer.diff_id {
-            Some(id) => id.digest().to_owned(),
+            Some(id) => id.as_ref().replace(':', "-"),
             None => fs::read_to_string(self.id_note(image, number)).ok()?,
         };
         Some(self.layers_dir().join(id)).filter(|dir| dir.exists())

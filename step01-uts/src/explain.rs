@@ -1,6 +1,6 @@
 //! `--explain`: the system calls of both processes as one numbered story.
 //!
-//! Every [`call!`](crate::call!) is a [`tracing`] event. [`Story`] listens to them in both
+//! Every [`call!`](crate::call!) is a [`tracing`] event. A subscriber listens to them in both
 //! processes, the one that stays outside ("host") and the one inside ("container"), and prints
 //! each as a line: its number, its side, the step whose library makes the call, and the call.
 

@@ -5,7 +5,11 @@
 //! process is started that does nothing but wait for the end of the first, and then cleans up.
 //! It does so after an orderly end as well: there is one way to clean up, and it is always used.
 
-use std::{os::fd::AsFd, process::exit};
+use std::{
+    hash::{BuildHasher, RandomState},
+    os::fd::AsFd,
+    process::exit,
+};
 
 use anyhow::Result;
 use nix::{
@@ -20,6 +24,13 @@ use nix::{
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 
 use crate::{call, explain, process, signals, sys};
+
+/// A name that nobody else uses, for something that is made on the host: `prefix` and ten random
+/// hexadecimal digits. A process number wouldn't do, since it counts in one PID namespace only.
+pub fn unique_name(prefix: &str) -> String {
+    let random = RandomState::new().hash_one(std::process::id());
+    format!("{prefix}{:010x}", random & 0xff_ffff_ffff)
+}
 
 /// A process that cleans up. When this value is dropped, it does so at once, and is waited for; if
 /// the process that holds it ends without that, it does so then.

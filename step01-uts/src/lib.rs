@@ -17,7 +17,7 @@ mod signals;
 mod sys;
 mod terminal;
 
-pub use janitor::Janitor;
+pub use janitor::{Janitor, unique_name};
 pub use nix::sched::CloneFlags;
 pub use signals::{Received, Signals, let_through};
 

@@ -13,6 +13,7 @@ use std::{
     convert::Infallible,
     ffi::{CString, OsStr, OsString},
     fmt, fs,
+    io::{self, Write},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -134,7 +135,14 @@ pub struct Birth<'a> {
     pub own_terminal: bool,
 }
 
-/// Starts `child`, which does no more than to become a command, in the namespaces of this process.
+/// Ends a process that was started by [`spawn_command`] and becomes no command.
+pub fn end(code: u8) -> ! {
+    let _ = io::stdout().flush();
+    sys::end(code)
+}
+
+/// Starts `child`, which does no more than to become a command, or to [`end`], in the namespaces of
+/// this process.
 ///
 /// To copy this process's memory, only for the command to throw it away, would take longer than all the
 /// rest. So the child borrows it, and this process stands still until the command runs.

@@ -43,14 +43,16 @@ pub unsafe fn clone_for_exec(mut child: impl FnMut() -> u8) -> Result<Pid, Errno
     // A stack of its own, for with a shared one the child would overwrite where we return to.
     let mut stack = vec![0; 256 * 1024];
     let borrow = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
-    let run = Box::new(|| {
-        let code = child();
-        // SAFETY: it ends the child at once. Leaving in any other way would run what this process has
-        // set up for its own end.
-        unsafe { libc::_exit(code.into()) }
-    });
+    let run = Box::new(|| end(child()));
     // SAFETY: the stack lives until the call returns, and then the child doesn't need it any more.
     unsafe { nix::sched::clone(run, &mut stack, borrow, Some(libc::SIGCHLD)) }
+}
+
+/// Ends the process at once, as _exit(2). A child that borrows its parent's memory must end in this
+/// way: any other would run what the parent has set up for its own end.
+pub fn end(code: u8) -> ! {
+    // SAFETY: nothing runs after it that could find something half done.
+    unsafe { libc::_exit(code.into()) }
 }
 
 /// close_range(2) with `CLOSE_RANGE_CLOEXEC`: marks all file descriptors from `first` on to be

@@ -9,7 +9,7 @@
 //!
 //! ```text
 //!        host                                     container
-//!   veth4711  10.213.0.5/30 ══════════════ 10.213.0.6/30  eth0
+//!   veth1f…   10.213.0.5/30 ══════════════ 10.213.0.6/30  eth0
 //!                 ▲                                         │
 //!                 └───────────── default route ─────────────┘
 //! ```
@@ -28,7 +28,7 @@ use netlink_packet_route::{
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType},
 };
 use nix::{errno::Errno, net::if_::if_nametoindex, unistd::Pid};
-use uts::{CloneFlags, call::Hint, process};
+use uts::{CloneFlags, call::Hint, process, unique_name};
 
 /// The flag that gives a new process an empty network namespace of its own.
 ///
@@ -37,12 +37,6 @@ pub const NAMESPACE: CloneFlags = CloneFlags::CLONE_NEWNET;
 
 /// The name of the container's end of the cable.
 pub const LINK: &str = "eth0";
-
-/// The name of the host's end of the cable to the container whose first process is `child`: two
-/// containers that run at the same time have different ones.
-pub fn host_link(child: Pid) -> String {
-    format!("veth{child}")
-}
 
 /// Plugs a cable into the network namespace of `child` and sets up the host's end of it. Gives the
 /// name of the host's end; `None`, and a word to the user, where the caller may not change the
@@ -56,7 +50,7 @@ pub fn host_link(child: Pid) -> String {
 /// Source: [veth(4)](https://man7.org/linux/man-pages/man4/veth.4.html),
 /// [rtnetlink(7)](https://man7.org/linux/man-pages/man7/rtnetlink.7.html).
 pub fn connect(child: Pid) -> Result<Option<String>> {
-    let name = host_link(child);
+    let name = unique_name("veth"); // 14 bytes: a link's name has 15 at most.
     match add_veth(&name, child) {
         Err(error) if error.errno() == Errno::EPERM => {
             process::note(

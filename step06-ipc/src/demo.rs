@@ -1,6 +1,6 @@
 //! A demonstration that needs no other program: a queue that is there outside, and isn't inside.
 
-use std::{convert::Infallible, ffi::CString, process};
+use std::{convert::Infallible, ffi::CString};
 
 use anyhow::{Result, bail};
 use nix::{
@@ -11,6 +11,7 @@ use nix::{
 use uts::{
     Janitor, call,
     call::{CallError, Hint},
+    process, unique_name,
 };
 
 /// A message queue of the host, with one message in it. It is removed when this value is dropped,
@@ -28,7 +29,7 @@ impl Queue {
     ///
     /// Source: [mq_open(3)](https://man7.org/linux/man-pages/man3/mq_open.3.html).
     pub fn create() -> Result<Self> {
-        let name = CString::new(format!("/step06-{}", process::id()))?;
+        let name = CString::new(unique_name("/step06-"))?;
         let janitor = {
             let name = name.clone();
             Janitor::hire(move || match call!("mq_unlink"(&name) = mq_unlink(&*name)) {
@@ -55,7 +56,7 @@ impl Queue {
             Err(error) => return Err(error.into()),
             Ok(_) => bail!("the queue of the host can be opened: this is the host's IPC namespace"),
         }
-        process::exit(0)
+        process::end(0)
     }
 
     /// Looks for the queue again, from outside, after the container has ended.

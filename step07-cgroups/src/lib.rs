@@ -24,7 +24,6 @@ use std::{
     io::{self, Write},
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
-    process,
     time::{Duration, Instant},
 };
 
@@ -34,7 +33,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use uts::{call, call::CallError, call::Hint};
+use uts::{call, call::CallError, call::Hint, unique_name};
 
 pub use hierarchy::Version;
 pub use limits::{Bytes, Io, Limits};
@@ -75,9 +74,8 @@ impl Location {
 
     fn with(name: &str, controllers: impl Iterator<Item = (&'static str, bool)>) -> Result<Self> {
         let mut places = hierarchy::places(&controllers.collect::<Vec<_>>())?;
-        for place in &mut places {
-            place.path.push(format!("{name}-{}", process::id()));
-        }
+        let name = unique_name(&format!("{name}-"));
+        places.iter_mut().for_each(|place| place.path.push(&name));
         Ok(Location(places))
     }
 

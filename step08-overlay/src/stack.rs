@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::{self, Command},
+    process::Command,
     time::Instant,
 };
 
@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use mnt::rootfs::{self, Rootfs};
 use nix::{mount::umount, sched::unshare};
 use user::{IdMap, as_root_inside};
+use uts::unique_name;
 
 use crate::{Expected, Marks, Overlay, inside, pack};
 
@@ -49,7 +50,7 @@ impl StackOptions {
     /// If an archive can't be read or unpacked; as [`rootfs::from_host`].
     pub fn open(&self, ids: &IdMap) -> Result<Stack> {
         let cache = rootfs::cache_dir()?;
-        let dir = cache.join(format!("step08-{}", process::id()));
+        let dir = cache.join(unique_name("step08-"));
         let mut stack = Stack { layers: Vec::new(), dir, ids: ids.clone(), _rootfs: None };
         if self.layer.is_empty() {
             let rootfs = rootfs::from_host(ids.root())?;
@@ -114,7 +115,7 @@ impl Stack {
     /// Writes what the container wrote to `file`, as a layer for others.
     fn save(&self, file: &Path) -> Result<()> {
         let tar = File::create(file).with_context(|| format!("--save {}", file.display()))?;
-        as_root_inside(&self.ids, || Ok(pack(&self.dir.join("upper"), tar).map(drop)?))
+        as_root_inside(&self.ids, || pack(&self.dir.join("upper"), tar).map(drop))
     }
 
     /// Says how long a mount of the layers takes, and how long a copy: the reason for all this.
