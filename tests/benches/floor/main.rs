@@ -1,0 +1,111 @@
+//! The floor: the least that any runtime must do, in a static program without any library.
+//!
+//! `floor [--net-host] ROOT PROGRAM`: a new process in all six namespaces, a map of ids, a host name,
+//! a private mount tree, `/proc`, the pivot into `ROOT`, the program, and the wait for its end. No
+//! check, no message, no clean-up. It is compiled by the benchmark, with `rustc` alone.
+#![allow(unsafe_code)]
+// SAFETY: every call below is a plain system call on memory that outlives it. The program has one
+// thread, and a failure ends it at once.
+
+use std::{
+    env,
+    ffi::{CString, c_char, c_int, c_long, c_ulong, c_void},
+    fs,
+    os::unix::ffi::OsStringExt,
+    ptr::null,
+};
+
+unsafe extern "C" {
+    fn syscall(number: c_long, ...) -> c_long;
+    fn mount(
+        source: *const c_char,
+        target: *const c_char,
+        fstype: *const c_char,
+        flags: c_ulong,
+        data: *const c_void,
+    ) -> c_int;
+    fn umount2(target: *const c_char, flags: c_int) -> c_int;
+    fn chdir(path: *const c_char) -> c_int;
+    fn sethostname(name: *const c_char, length: usize) -> c_int;
+    fn setresuid(real: u32, effective: u32, saved: u32) -> c_int;
+    fn setresgid(real: u32, effective: u32, saved: u32) -> c_int;
+    fn execv(path: *const c_char, argv: *const *const c_char) -> c_int;
+    fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int;
+    fn pipe(fds: *mut c_int) -> c_int;
+    fn read(fd: c_int, buffer: *mut c_void, count: usize) -> isize;
+    fn write(fd: c_int, buffer: *const c_void, count: usize) -> isize;
+    fn _exit(status: c_int) -> !;
+}
+
+const SYS_CLONE3: c_long = 435; // The same number on every architecture.
+#[cfg(target_arch = "x86_64")]
+const SYS_PIVOT_ROOT: c_long = 155;
+#[cfg(not(target_arch = "x86_64"))]
+const SYS_PIVOT_ROOT: c_long = 41; // The generic table, which aarch64 and riscv64 use.
+
+const SIX_NAMESPACES: u64 =
+    0x0002_0000 | 0x0400_0000 | 0x0800_0000 | 0x1000_0000 | 0x2000_0000 | NEWNET;
+const NEWNET: u64 = 0x4000_0000;
+const SIGCHLD: u64 = 17;
+const MS_BIND_REC: c_ulong = 4096 | 16384;
+const MS_REC_PRIVATE: c_ulong = 16384 | (1 << 18);
+const MS_INERT: c_ulong = 2 | 4 | 8;
+const MNT_DETACH: c_int = 2;
+
+fn must(result: impl Into<i64>, what: &str) {
+    if result.into() < 0 {
+        eprintln!("floor: {what}: {}", std::io::Error::last_os_error());
+        unsafe { _exit(125) }
+    }
+}
+
+fn main() {
+    let args: Vec<CString> =
+        env::args_os().skip(1).map(|arg| CString::new(arg.into_vec()).unwrap()).collect();
+    let (namespaces, args) = match &args[..] {
+        [first, rest @ ..] if first.as_bytes() == b"--net-host" => (SIX_NAMESPACES & !NEWNET, rest),
+        all => (SIX_NAMESPACES, all),
+    };
+    let [root, program @ ..] = args else { panic!("floor [--net-host] ROOT PROGRAM...") };
+    let mut gate = [0; 2];
+    // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, and six more.
+    let clone_args: [u64; 11] = [namespaces, 0, 0, 0, SIGCHLD, 0, 0, 0, 0, 0, 0];
+    unsafe {
+        must(pipe(gate.as_mut_ptr()), "pipe");
+        let child = syscall(SYS_CLONE3, clone_args.as_ptr(), size_of_val(&clone_args));
+        must(child, "clone3");
+        if child == 0 {
+            inside(root, program, gate[0]);
+        }
+        for (file, map) in [("gid_map", "0 100000 65536"), ("uid_map", "0 100000 65536")] {
+            fs::write(format!("/proc/{child}/{file}"), map).expect("a map of ids, as root");
+        }
+        must(write(gate[1], c"g".as_ptr().cast(), 1) as i64, "write");
+        let mut status = 0;
+        must(waitpid(child as c_int, &mut status, 0), "waitpid");
+        _exit((status >> 8) & 0xff)
+    }
+}
+
+unsafe fn inside(root: &CString, program: &[CString], gate: c_int) -> ! {
+    let mut byte = [0u8; 1];
+    let mut argv: Vec<*const c_char> = program.iter().map(|arg| arg.as_ptr()).collect();
+    argv.push(null());
+    unsafe {
+        must(read(gate, byte.as_mut_ptr().cast(), 1) as i64, "read");
+        must(setresgid(0, 0, 0), "setresgid");
+        must(setresuid(0, 0, 0), "setresuid");
+        must(sethostname(c"floor".as_ptr(), 5), "sethostname");
+        must(mount(null(), c"/".as_ptr(), null(), MS_REC_PRIVATE, null()), "mount private");
+        must(mount(root.as_ptr(), root.as_ptr(), null(), MS_BIND_REC, null()), "mount --bind");
+        must(chdir(root.as_ptr()), "chdir");
+        let proc = c"proc".as_ptr();
+        must(mount(proc, proc, proc, MS_INERT, null()), "mount proc");
+        must(syscall(SYS_PIVOT_ROOT, c".".as_ptr(), c".".as_ptr()), "pivot_root");
+        must(umount2(c".".as_ptr(), MNT_DETACH), "umount2");
+        must(chdir(c"/".as_ptr()), "chdir");
+        execv(argv[0], argv.as_ptr());
+    }
+    must(-1, "execv");
+    unreachable!()
+}

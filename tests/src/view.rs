@@ -1,0 +1,229 @@
+//! Turns what a program prints into what can be a snapshot: the same on every machine.
+
+use std::fmt::Write as _;
+
+use crate::programs;
+
+/// A report of the probe: section, key and value (a list has a line for each item).
+type Report = Vec<(String, String, String)>;
+
+/// What a process inside sees that is its own. What it has in common with the host, whose report
+/// is given too, is said to be "the host's": so two snapshots differ in their concept alone.
+pub fn seen_inside(host: &str, inside: &str) -> String {
+    let (host, inside) = (parse(host), parse(inside));
+    let mut text = String::new();
+    let mut last = "";
+    let mut net = Addresses::new(&["CONTAINER-END", "HOST-END", "NETWORK"]);
+    for (section, key, value) in &inside {
+        if section != last {
+            let _ = writeln!(text, "[{section}]");
+            last = section;
+        }
+        let at_host = host.iter().find(|(s, k, _)| (s, k) == (section, key)).map(|line| &line.2);
+        // Whoever starts the tests may have more files open than a program inside.
+        let comparable = key != "open files";
+        let same =
+            comparable && at_host == Some(value) || is_of_host(section, key, value, &inside, &host);
+        let value = match key.as_str() {
+            _ if same => " the host's".to_owned(),
+            "namespace" | "groups" => " its own".to_owned(),
+            "processes in /proc" => value.lines().map(name_init).collect(),
+            "addresses" | "routes" => net.shown(value),
+            "my number in /proc" => number_in_proc(value, &inside),
+            "mounts" => own_mounts(value, at_host),
+            "uid_map" | "gid_map" => shown_map(value),
+            _ => value.clone(),
+        };
+        let _ = writeln!(text, "{key}:{value}");
+    }
+    text
+}
+
+/// Whether a value that never stays the same is the host's nevertheless.
+fn is_of_host(section: &str, key: &str, value: &str, inside: &Report, host: &Report) -> bool {
+    let namespace = |report: &Report, section: &str| {
+        report.iter().find(|line| line.0 == section && line.1 == "namespace").map(|l| l.2.clone())
+    };
+    match key {
+        "processes in /proc" => value.contains(" ladder"),
+        "my number" | "my parent's number" | "my number in /proc" => {
+            namespace(inside, section) == namespace(host, section)
+        }
+        _ => false,
+    }
+}
+
+/// How /proc counts this process. If it's the host's, then by a number that means nothing here.
+fn number_in_proc(value: &str, inside: &Report) -> String {
+    let own = inside.iter().find(|line| line.1 == "my number").map(|line| &*line.2);
+    match own == Some(value) {
+        true => " the same".into(),
+        false => " another, as /proc is another PID namespace's".into(),
+    }
+}
+
+/// The mounts without those that came along with the host's /sys.
+fn own_mounts(value: &str, at_host: Option<&String>) -> String {
+    let point = |line: &str| line.trim().split(": ").next().unwrap_or_default().to_owned();
+    let of_host: Vec<String> =
+        at_host.into_iter().flat_map(|text| text.lines()).map(point).collect();
+    let mut lines: Vec<&str> = value.lines().collect();
+    let all = lines.len();
+    lines.retain(|line| !(point(line).starts_with("/sys/") && of_host.contains(&point(line))));
+    if lines.len() == all {
+        return value.to_owned();
+    }
+    lines.retain(|line| point(line) != "/sys");
+    lines.join("\n") + "\n  /sys and below: what the host has there"
+}
+
+/// A map without the ids outside, which depend on who runs it.
+fn shown_map(value: &str) -> String {
+    let line = |line: &str| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [inside, _outside, _count] => format!("\n  {inside} OUTSIDE COUNT"),
+        _ => line.to_owned(),
+    };
+    value.lines().map(line).collect()
+}
+
+fn parse(report: &str) -> Report {
+    let mut section = String::new();
+    let mut lines: Report = vec![];
+    for line in report.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').to_owned();
+        } else if let (true, Some(last)) = (line.starts_with("  "), lines.last_mut()) {
+            last.2.push('\n');
+            last.2.push_str(line);
+        } else if let Some((key, value)) = line.split_once(':') {
+            lines.push((section.clone(), key.to_owned(), value.to_owned()));
+        }
+    }
+    lines
+}
+
+/// Takes the machine's paths, and what `more` names, out of a text.
+pub fn normalise(text: &str, more: &[(&str, &str)]) -> String {
+    let bin_dir = programs::bin_dir().display().to_string();
+    let workspace = programs::workspace().display().to_string();
+    let common = [(&*bin_dir, "BIN"), (&*workspace, "WORKSPACE")];
+    let all = more.iter().chain(&common).filter(|(value, _)| !value.is_empty());
+    all.fold(text.to_owned(), |text, (value, name)| text.replace(value, name))
+}
+
+/// The story that `--explain` tells, without what belongs to this machine and this run: process
+/// numbers, the addresses of a cable, the place of the cache and of this machine's own group.
+pub fn story(text: &str) -> String {
+    let own_group = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut groups: Vec<&str> = own_group
+        .lines()
+        .filter_map(|line| line.rsplit(':').next())
+        .filter(|g| *g != "/")
+        .collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
+    let mut text = normalise(text, &groups.iter().map(|group| (*group, "")).collect::<Vec<_>>());
+    for before_number in ["/proc/", "veth", "netns ", "step07-", "step08-"] {
+        text = replace_numbers(&text, before_number);
+    }
+    let lines = text.split_inclusive('\n').map(|line| mask_numbers(&shorten_root(line)));
+    Addresses::new(&["HOST-END", "CONTAINER-END"]).shown(&lines.collect::<String>())
+}
+
+/// Writes PID for each number that follows `before`.
+fn replace_numbers(text: &str, before: &str) -> String {
+    let mut parts = text.split(before);
+    let mut replaced = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        replaced += before;
+        replaced += if rest.len() < part.len() { "PID" } else { "" };
+        replaced += rest;
+    }
+    replaced
+}
+
+/// Writes ROOT for the path of a root file system in the cache.
+fn shorten_root(line: &str) -> String {
+    let shorten = |quoted: &str| match quoted.split_once("/rootfs-") {
+        Some((_cache, path)) => match path.split_once("/root") {
+            Some((_key, inside)) => format!("ROOT{inside}"),
+            None => quoted.to_owned(),
+        },
+        None => quoted.to_owned(),
+    };
+    line.split('"').map(shorten).collect::<Vec<_>>().join("\"")
+}
+
+/// The program that is process number 1 is the step itself, which has a name of its own each time.
+fn name_init(line: &str) -> String {
+    match line {
+        "" => String::new(),
+        line if line.starts_with("  1 ") => "\n  1 (the step)".to_owned(),
+        line => format!("\n{line}"),
+    }
+}
+
+/// Writes N for the numbers in what a step says beside its story.
+fn mask_numbers(line: &str) -> String {
+    if line.trim_start().starts_with(|c: char| c.is_ascii_digit()) {
+        return line.to_owned();
+    }
+    let mut masked = line.replace(|c: char| c.is_ascii_digit(), "N").replace("N.N", "N");
+    while masked.contains("NN") {
+        masked = masked.replace("NN", "N").replace("N.N", "N");
+    }
+    masked
+}
+
+/// The names for the addresses of a cable, which differ each time: in the order they appear.
+struct Addresses<'a> {
+    names: &'a [&'a str],
+    known: Vec<String>,
+}
+
+impl<'a> Addresses<'a> {
+    fn new(names: &'a [&'a str]) -> Self {
+        Addresses { names, known: vec![] }
+    }
+
+    /// A text with names for addresses.
+    fn shown(&mut self, text: &str) -> String {
+        let is_address = |c: char| c == '.' || c.is_ascii_digit();
+        let mut parts = text.split("10.213.");
+        let mut shown = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let length = part.find(|c| !is_address(c)).unwrap_or(part.len());
+            let (address, rest) = part.split_at(length);
+            let known = self.known.iter().position(|known| known == address);
+            let number = known.unwrap_or_else(|| {
+                self.known.push(address.to_owned());
+                self.known.len() - 1
+            });
+            shown += self.names.get(number).unwrap_or(&"ANOTHER");
+            shown += rest;
+        }
+        // The kernel makes up a link-local address by chance, and a moment after the link is up.
+        let lines = shown.split('\n').filter(|line| !line.contains(" fe80:"));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seen_inside;
+
+    #[test]
+    fn only_what_differs_is_told() {
+        let host = "[a]\nnamespace: x:[1]\nname: host\nlist:\n  1\n  2\n";
+        let inside = "[a]\nnamespace: x:[2]\nname: host\nlist:\n  1\n  3\n";
+        let expected = "[a]\nnamespace: its own\nname: the host's\nlist:\n  1\n  3\n";
+        assert_eq!(seen_inside(host, inside), expected);
+    }
+
+    #[test]
+    fn a_story_is_the_same_for_all() {
+        let told = "1 write(\"/proc/77/uid_map\") \"/c/rootfs-1a/root/dev\" veth77 10.213.0.9/30";
+        let expected = "1 write(\"/proc/PID/uid_map\") \"ROOT/dev\" vethPID HOST-END/30";
+        assert_eq!(super::story(told), expected);
+    }
+}
