@@ -20,13 +20,14 @@ use anyhow::Result;
 use nix::{
     errno::Errno,
     sys::{
+        prctl,
         signal::{Signal, kill},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
 };
 use uts::{
-    CloneFlags, Received, Signals,
+    CloneFlags, Received, Signals, call,
     process::{self, exit_code},
 };
 
@@ -43,9 +44,12 @@ pub const NAMESPACE: CloneFlags = CloneFlags::CLONE_NEWPID;
 /// If the command can't be started: what [`process::spawn_command`] says.
 ///
 /// Source: [pid_namespaces(7)](https://man7.org/linux/man-pages/man7/pid_namespaces.7.html), "The
-/// namespace init process".
+/// namespace init process"; [PR_SET_DUMPABLE(2const)](https://man7.org/linux/man-pages/man2/PR_SET_DUMPABLE.2const.html).
 pub fn init(command: impl Fn() -> Result<Infallible>) -> Result<Infallible> {
-    // First of all, so that no signal is lost: the command may end at once.
+    // Nobody inside may look into this process: some of its open files are the host's, and through
+    // /proc/1/fd they would be doors. It stays so for as long as it executes nothing.
+    call!("prctl"(format_args!("PR_SET_DUMPABLE, 0")) = prctl::set_dumpable(false))?;
+    // Before the command, so that no signal is lost: it may end at once.
     let signals = Signals::receive()?;
     let outside = process::parent()?;
     let command = process::spawn_command(command)?;

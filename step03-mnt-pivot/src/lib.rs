@@ -116,11 +116,11 @@ pub fn pivot_into(root: &Path) -> Result<()> {
     // Both arguments are the same directory, so the old root is mounted on top of the new one:
     // no directory for it (put_old) is needed, and umount2 uncovers the new one.
     call!(pivot_root(".", "."))
-        .hint(Errno::EBUSY, "the new root isn't a mount point: bind it onto itself first")
+        .hint(Errno::EBUSY, "the new root is no mount of its own: bind it onto itself first")
         .hint(
             Errno::EINVAL,
-            "the new root, its parent or the old root is a shared mount: make all mounts private \
-             first",
+            "a mount is shared (the new root, its parent or the old root): make all private \
+             first; or the new root is no mount point: bind it onto itself",
         )
         .hint(Errno::EPERM, "only root of the user namespace that owns the mounts may do this")?;
     call!(umount2(".", MntFlags::MNT_DETACH))?;

@@ -18,8 +18,11 @@ pub mod map;
 use std::fs;
 
 use anyhow::Result;
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-use uts::{CloneFlags, call};
+use nix::{
+    errno::Errno,
+    unistd::{Gid, Uid, setgroups, setresgid, setresuid},
+};
+use uts::{CloneFlags, call, call::Hint};
 
 pub use capabilities::{drop_capabilities, no_new_privileges};
 pub use gate::Gate;
@@ -38,7 +41,7 @@ pub const NAMESPACE: CloneFlags = CloneFlags::CLONE_NEWUSER;
 /// all, and then show as 65534, "nobody".
 ///
 /// # Errors
-/// `EINVAL` if the map has no 0: it hasn't been written yet.
+/// `EPERM` or `EINVAL` if the map hasn't been written yet.
 ///
 /// Source: [setresuid(2)](https://man7.org/linux/man-pages/man2/setresuid.2.html),
 /// [user_namespaces(7)](https://man7.org/linux/man-pages/man7/user_namespaces.7.html).
@@ -47,9 +50,11 @@ pub fn become_root() -> Result<()> {
     // Groups first: once the user id is given up, the right to change them may go with it. Where
     // setgroups(2) is denied, as it is for a plain user's map, there is nothing to give up either.
     if fs::read_to_string("/proc/self/setgroups")?.trim() == "allow" {
-        call!("setgroups"(0, None::<&str>) = setgroups(&[]))?;
+        call!("setgroups"(0, None::<&str>) = setgroups(&[])).hint(Errno::EPERM, NO_MAP)?;
     }
-    call!("setresgid"(0, 0, 0) = setresgid(group, group, group))?;
+    call!("setresgid"(0, 0, 0) = setresgid(group, group, group)).hint(Errno::EINVAL, NO_MAP)?;
     call!("setresuid"(0, 0, 0) = setresuid(user, user, user))?;
     Ok(())
 }
+
+const NO_MAP: &str = "the map of ids isn't written yet: wait at the gate until it is";

@@ -122,21 +122,31 @@ pub fn story(text: &str) -> String {
         .collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
     let mut text = normalise(text, &groups.iter().map(|group| (*group, "")).collect::<Vec<_>>());
-    for before_number in ["/proc/", "veth", "netns ", "step07-", "step08-"] {
-        text = replace_numbers(&text, before_number);
+    for before in ["/proc/", "netns "] {
+        text = replace_digits(&text, before, "PID", |c| c.is_ascii_digit(), 1);
+    }
+    for before in ["veth", "step06-", "step07-", "step08-"] {
+        text = replace_digits(&text, before, "RANDOM", |c| c.is_ascii_hexdigit(), 10);
     }
     let lines = text.split_inclusive('\n').map(|line| mask_numbers(&shorten_root(line)));
     Addresses::new(&["HOST-END", "CONTAINER-END"]).shown(&lines.collect::<String>())
 }
 
-/// Writes PID for each number that follows `before`.
-fn replace_numbers(text: &str, before: &str) -> String {
+/// Writes `name` for the digits that follow each `before`, if there are at least so many.
+fn replace_digits(
+    text: &str,
+    before: &str,
+    name: &str,
+    is_digit: fn(char) -> bool,
+    least: usize,
+) -> String {
     let mut parts = text.split(before);
     let mut replaced = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        let rest = part.trim_start_matches(is_digit);
+        let found = part.len() - rest.len() >= least;
         replaced += before;
-        replaced += if rest.len() < part.len() { "PID" } else { "" };
+        replaced += if found { name } else { &part[..part.len() - rest.len()] };
         replaced += rest;
     }
     replaced
@@ -222,8 +232,9 @@ mod tests {
 
     #[test]
     fn a_story_is_the_same_for_all() {
-        let told = "1 write(\"/proc/77/uid_map\") \"/c/rootfs-1a/root/dev\" veth77 10.213.0.9/30";
-        let expected = "1 write(\"/proc/PID/uid_map\") \"ROOT/dev\" vethPID HOST-END/30";
+        let told =
+            "1 write(\"/proc/77/uid_map\") \"/c/rootfs-1a/root/dev\" veth0a1b2c3d4e 10.213.0.9/30";
+        let expected = "1 write(\"/proc/PID/uid_map\") \"ROOT/dev\" vethRANDOM HOST-END/30";
         assert_eq!(super::story(told), expected);
     }
 }

@@ -2,6 +2,7 @@
 
 mod every_step;
 mod leftovers;
+mod mistakes;
 mod snapshot;
 mod step01;
 mod step02;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         step06::scenarios(),
         step07::scenarios(),
         step08::scenarios(),
+        mistakes::scenarios(),
         leftovers::scenarios(),
     ];
     scenario::main(&files.into_iter().flatten().collect::<Vec<_>>())

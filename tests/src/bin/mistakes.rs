@@ -1,0 +1,117 @@
+//! The mistakes that learners make, made on purpose: each runs the steps' own functions with a line
+//! missing or in the wrong place, so that the kernel's answer, and our words for it, can be seen.
+//!
+//! `mistakes NAME`, in the lab or as root.
+
+use std::{convert::Infallible, path::Path, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use mnt::mount;
+use nix::{
+    mount::MsFlags,
+    sys::resource::{Resource, setrlimit},
+};
+use user::{Gate, IdMap};
+use uts::{CloneFlags, process};
+
+/// Makes a mistake and shows what the kernel says to it.
+#[derive(Parser)]
+struct Args {
+    mistake: Mistake,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Mistake {
+    /// Step 1: rename the host without the right to.
+    NameWithoutRights,
+    /// Step 3: a new root that isn't a mount point.
+    RootIsNoMount,
+    /// Step 3: mounts that are shared, as on most machines.
+    RootIsShared,
+    /// Step 3: exchange the root without the right to.
+    PivotWithoutRights,
+    /// Step 3: a new /proc for the PID namespace of somebody else.
+    ProcOfOthers,
+    /// Step 4: become root before anybody wrote the map.
+    RootWithoutMap,
+    /// Step 4: write the map twice.
+    MapTwice,
+    /// Step 7: start one process more than the limit.
+    TooManyProcesses,
+}
+
+fn main() -> ExitCode {
+    process::main(|args: Args| match args.mistake {
+        Mistake::NameWithoutRights => inside(CloneFlags::empty(), || {
+            user::drop_capabilities(&[])?;
+            uts::set_hostname("mine")
+        }),
+        Mistake::RootIsNoMount => inside(mnt::NAMESPACE, || {
+            mnt::make_private()?;
+            mnt::pivot_into(Path::new("/usr"))
+        }),
+        Mistake::RootIsShared => inside(mnt::NAMESPACE, || {
+            mount::change("/", MsFlags::MS_REC | MsFlags::MS_SHARED)?;
+            mnt::mount_root(Path::new("/usr"))?;
+            mnt::pivot_into(Path::new("/usr"))
+        }),
+        Mistake::PivotWithoutRights => inside(CloneFlags::empty(), || {
+            user::drop_capabilities(&[])?;
+            mnt::pivot_into(Path::new("/tmp"))
+        }),
+        Mistake::ProcOfOthers => in_user_namespace(mnt::NAMESPACE, || {
+            user::become_root()?;
+            mnt::make_private()?;
+            mnt::mount_system_dirs(Path::new("/"))
+        }),
+        Mistake::RootWithoutMap => inside(user::NAMESPACE, user::become_root),
+        Mistake::MapTwice => map_twice(),
+        Mistake::TooManyProcesses => {
+            setrlimit(Resource::RLIMIT_NPROC, 1, 1)?;
+            inside(CloneFlags::empty(), || Ok(()))
+        }
+    })
+}
+
+/// Makes the mistake in a child in new `namespaces`.
+fn inside(namespaces: CloneFlags, mistake: impl FnOnce() -> Result<()>) -> Result<ExitCode> {
+    process::wait(process::spawn(namespaces, || end(mistake))?)
+}
+
+/// As [`inside`], in a user namespace as well, with a map of ids.
+fn in_user_namespace(
+    namespaces: CloneFlags,
+    mistake: impl FnOnce() -> Result<()>,
+) -> Result<ExitCode> {
+    let (map, gate) = (map()?, Gate::new()?);
+    let child = process::spawn(namespaces | user::NAMESPACE, || {
+        gate.wait()?;
+        end(mistake)
+    })?;
+    user::write_id_maps(child, &map)?;
+    gate.open()?;
+    process::wait(child)
+}
+
+fn map_twice() -> Result<ExitCode> {
+    let gate = Gate::new()?;
+    let child = process::spawn(user::NAMESPACE, || {
+        gate.wait()?;
+        end(|| Ok(()))
+    })?;
+    user::write_id_maps(child, &map()?)?;
+    user::write_id_maps(child, &map()?)?;
+    gate.open()?;
+    process::wait(child)
+}
+
+fn map() -> Result<IdMap> {
+    user::map::Ids { ids: None }.choose()
+}
+
+/// A mistake that the kernel doesn't mind ends the child with 0.
+fn end(mistake: impl FnOnce() -> Result<()>) -> Result<Infallible> {
+    mistake()?;
+    std::process::exit(0)
+}
