@@ -153,7 +153,11 @@ fn mount_overlay(container: &Container, lowest: Option<&OwnedFd>, root: &Path) -
         mount::attach(tree.as_fd(), dir, Path::new("/lowest"))?;
         layers[0] = dir.join("lowest");
     }
-    Overlay::new(&layers, dir, Marks::User)?.volatile().mount(root)
+    let overlay = Overlay::new(&layers, dir, Marks::User)?;
+    match container.upper {
+        Upper::Disk(_) => overlay.volatile().mount(root),
+        Upper::Memory(_) => overlay.mount(root),
+    }
 }
 
 /// The directory to start in, made if the image hasn't got it.
