@@ -1,11 +1,6 @@
 //! `final run`: from an image to a container that has ended.
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use cgroups::{Limits, Location};

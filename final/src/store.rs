@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use nix::unistd::geteuid;
-use overlay::{Expected, inside};
+use overlay::{Expected, Layers, Marks, inside};
 use user::IdMap;
 use uts::{Janitor, unique_name};
 
@@ -128,14 +128,15 @@ impl Store {
         self.dir.join(format!("layers{}", outside.collect::<String>()))
     }
 
-    /// The directory of a layer, if it is unpacked. Its name is the layer's id: an image says it, and a
-    /// lone tar's was noted when it was unpacked.
+    /// The directory of a layer, if it is unpacked. Its id is in the image, and a lone tar's was noted
+    /// when it was unpacked.
     fn known(&self, image: &Image, number: usize, layer: &Layer) -> Option<PathBuf> {
         let id = match &layer.diff_id {
-            Some(id) => id.as_ref().replace(':', "-"),
+            Some(id) => id.to_string(),
             None => fs::read_to_string(self.id_note(image, number)).ok()?,
         };
-        Some(self.layers_dir().join(id)).filter(|dir| dir.exists())
+        let layers = Layers::open(&self.layers_dir(), Marks::User).ok()?;
+        layers.get(&id).map(|layer| layer.path)
     }
 
     fn id_note(&self, image: &Image, number: usize) -> PathBuf {
@@ -159,8 +160,8 @@ impl Store {
         let dir = inside::add_layer(&self.layers_dir(), blob, &expected, &self.ids)
             .with_context(|| format!("layer {} of {}", number + 1, image.key.path().display()))?;
         if layer.diff_id.is_none() {
-            let id = dir.file_name().context("a layer has a name")?;
-            fs::write(self.id_note(image, number), id.as_encoded_bytes())?;
+            let name = dir.file_name().context("a layer has a name")?.to_string_lossy();
+            fs::write(self.id_note(image, number), name.replace('-', ":"))?;
         }
         Ok(dir)
     }

@@ -371,7 +371,9 @@ fn why_no_exec(errno: Errno, file: &Path, path: &OsStr) -> Option<String> {
         Errno::EACCES => {
             "it isn't an executable file, or a directory above it can't be searched".into()
         }
-        Errno::ENOEXEC => "it isn't a program for this machine, or a script without a first line #!".into(),
+        Errno::ENOEXEC => {
+            "it isn't a program for this machine, or a script without a first line #!".into()
+        }
         _ => return None,
     })
 }

@@ -122,45 +122,25 @@ impl<R: BufRead> Archive<R> {
         flag: u8,
         header: &Header,
         size: u64,
-        extensions: Extensions,
+        mut extensions: Extensions,
     ) -> Result<Member> {
-        let name = extensions.name.unwrap_or_else(|| header.path_bytes().into_owned());
+        let name = extensions.name.take().unwrap_or_else(|| header.path_bytes().into_owned());
         self.last.clone_from(&name);
         let kind = kind(flag, &name).with_context(|| {
             format!("{} is of a kind that isn't known: {:?}", shown(&name), char::from(flag))
         })?;
-        let old = header.as_old();
-        // Only these have data, whatever their header says.
+        // Only files have data, whatever the header says.
         let size = if kind == Kind::File { extensions.size.unwrap_or(size) } else { 0 };
         self.begin_data(size)?;
-        let mut sparse = extensions.sparse;
-        if kind == Kind::File && flag == b'S' {
-            sparse = Some(self.read_gnu_pieces(header)?);
+        if flag == b'S' {
+            extensions.sparse = Some(self.read_gnu_pieces(header)?);
         } else if kind == Kind::File && extensions.pieces_in_data {
-            sparse.get_or_insert_default().pieces = self.read_pieces_in_data()?;
+            extensions.sparse().pieces = self.read_pieces_in_data()?;
         }
-        if let Some(sparse) = &sparse {
+        if let Some(sparse) = &extensions.sparse {
             sparse.check(self.left).with_context(|| shown(&name))?;
         }
-        let link = || header.link_name_bytes().unwrap_or_default().into_owned();
-        let device = |n: std::io::Result<Option<u32>>| n.ok().flatten().unwrap_or_default();
-        let field = |field: &[u8], what: &str| {
-            number(field).with_context(|| format!("{}: its {what} isn't a number", shown(&name)))
-        };
-        Ok(Member {
-            kind,
-            target: extensions.target.unwrap_or_else(link),
-            mode: field(&old.mode, "mode")? as u32 & 0o7777,
-            uid: extensions.uid.map_or_else(|| field(&old.uid, "user id"), Ok)?,
-            gid: extensions.gid.map_or_else(|| field(&old.gid, "group id"), Ok)?,
-            mtime: extensions
-                .mtime
-                .map_or_else(|| Ok((field(&old.mtime, "time")?, 0)), anyhow::Ok)?,
-            device: (device(header.device_major()), device(header.device_minor())),
-            xattrs: extensions.xattrs,
-            sparse,
-            name,
-        })
+        Member::new(kind, name.clone(), header, extensions).with_context(|| shown(&name))
     }
 
     /// The next part of the current member's data, at most `limit` bytes; empty at its end.
@@ -284,6 +264,30 @@ impl<R: BufRead> Archive<R> {
         let byte = self.data(1)?.first().copied().context("the list of holes is cut short")?;
         self.consume(1);
         Ok(byte)
+    }
+}
+
+impl Member {
+    fn new(kind: Kind, name: Vec<u8>, header: &Header, extensions: Extensions) -> Result<Self> {
+        let old = header.as_old();
+        let field = |field: &[u8], what: &str| {
+            number(field).with_context(|| format!("its {what} isn't a number"))
+        };
+        let device = |n: io::Result<Option<u32>>| n.ok().flatten().unwrap_or_default();
+        let link = || header.link_name_bytes().unwrap_or_default().into_owned();
+        let time = || Ok::<_, anyhow::Error>((field(&old.mtime, "time")?, 0));
+        Ok(Member {
+            name,
+            kind,
+            target: extensions.target.unwrap_or_else(link),
+            mode: field(&old.mode, "mode")? as u32 & 0o7777,
+            uid: extensions.uid.map_or_else(|| field(&old.uid, "user id"), Ok)?,
+            gid: extensions.gid.map_or_else(|| field(&old.gid, "group id"), Ok)?,
+            mtime: extensions.mtime.map_or_else(time, Ok)?,
+            device: (device(header.device_major()), device(header.device_minor())),
+            xattrs: extensions.xattrs,
+            sparse: extensions.sparse,
+        })
     }
 }
 

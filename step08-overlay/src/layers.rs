@@ -1,15 +1,19 @@
 //! A directory that keeps layers: each is unpacked once, however many images and containers use it.
 //!
 //! ```text
-//!    lock                    held while the others in this list are made or swept
-//!    sha256-<diff id>/       a layer, whole: it got this name only when its digest was verified
-//!    blob-<digest>           a link to the layer that this compressed blob holds
-//!    new-<number>/           a layer on its way, locked by the process that unpacks it
+//!    lock                       held while a layer on its way is made, gets its name, or is swept
+//!    sha256-<diff id>/          a layer: it got this name only when its digest was verified
+//!    blob-sha256-<digest>       a link to the layer that this blob, maybe compressed, holds
+//!    new-<number>/              a layer on its way, locked by the process that unpacks it
+//!    unsynced-sha256-<diff id>  a link to the *boot id* in which the layer was unpacked
 //! ```
 //!
-//! What a crash leaves behind is a `new-…` that nobody locks, and whoever comes next removes it.
-//! A layer is on the disk (`syncfs(2)`) before it gets its name, so that power may fail at any
-//! moment: else a layer full of empty files would be used ever after.
+//! What a killed process leaves is a `new-…` that nobody locks; whoever comes next removes it.
+//!
+//! A power failure is worse: what was written last exists in memory alone, and after the next boot a
+//! layer may be full of empty files, with the right name. To wait for the disk (`syncfs(2)`) takes
+//! ten times as long as to unpack. So nobody waits: the layer is noted to be good for this boot, and
+//! after another it is unpacked again, unless [`Layers::sync`] was called in between.
 //!
 //! A layer's owners and marks depend on the user namespace that it was unpacked in, so each
 //! mapping of ids needs a store of its own.
@@ -60,10 +64,52 @@ impl Layers {
         Ok(Layers { dir: dir.to_owned(), marks })
     }
 
-    /// The layer of this `diff_id` (`sha256:…`), if it is in the store.
+    /// The layer of this `diff_id` (`sha256:…`), if it is in the store and whole. Ask anew before
+    /// each use: after a boot, the answer may be another.
     pub fn get(&self, diff_id: &str) -> Option<Layer> {
-        let path = self.dir.join(file_name("", diff_id)?);
-        path.is_dir().then(|| Layer { path, diff_id: diff_id.to_owned(), left_out: None })
+        let name = file_name("", diff_id)?;
+        let layer =
+            Layer { path: self.dir.join(&name), diff_id: diff_id.to_owned(), left_out: None };
+        self.is_whole(&name).then_some(layer)
+    }
+
+    fn is_whole(&self, name: &str) -> bool {
+        let boot = fs::read_link(self.dir.join(format!("unsynced-{name}")));
+        let may_be_lost = match boot {
+            Ok(boot) => boot_id().map_or(true, |now| boot != Path::new(&now)),
+            Err(_) => false,
+        };
+        !may_be_lost && self.dir.join(name).is_dir()
+    }
+
+    /// Waits until all layers are on the disk, so that they are good after the next boot too.
+    /// Call it when nobody is waiting: it may take seconds.
+    ///
+    /// # Errors
+    /// `EIO` and `ENOSPC` if the disk can't take them.
+    ///
+    /// Source: [syncfs(2)](https://man7.org/linux/man-pages/man2/syncfs.2.html).
+    pub fn sync(&self) -> Result<()> {
+        let is_note = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            // Of the layers that are whole: what another boot left is beyond help.
+            name.strip_prefix("unsynced-").is_some_and(|layer| self.is_whole(layer))
+        };
+        let all = fs::read_dir(&self.dir)?.map(|entry| Ok(entry?.path()));
+        let notes: Vec<_> =
+            all.collect::<io::Result<Vec<_>>>()?.into_iter().filter(is_note).collect();
+        if notes.is_empty() {
+            return Ok(());
+        }
+        let dir = File::open(&self.dir)?;
+        syncfs(&dir).with_context(|| format!("can't write to {}", self.dir.display()))?;
+        for note in notes {
+            fs::remove_file(note).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()), // Somebody else was faster.
+                _ => Err(error),
+            })?;
+        }
+        Ok(())
     }
 
     /// Gives the layer that is `expected`; if it isn't there, it is unpacked from `blob`: a tar,
@@ -114,19 +160,12 @@ impl Layers {
     }
 
     fn add_new(&self, blob: impl Read + Send, expected: &Expected) -> Result<Layer> {
-        let new = self.begin()?;
+        let mut new = self.begin()?;
         let unpacked = unpack(blob, &new.path, self.marks, expected)?;
         let (digests, left_out) = (unpacked.digests, unpacked.left_out);
         let name = file_name("", &digests.diff_id).context("a digest has 64 digits")?;
         let path = self.dir.join(&name);
-        if !path.is_dir() {
-            syncfs(&new.lock).with_context(|| format!("can't write to {}", path.display()))?;
-            // Never in the place of another, which may be mounted already, even if it's empty.
-            match renameat_with(CWD, &new.path, CWD, &path, RenameFlags::NOREPLACE) {
-                Err(Errno::EXIST) => {} // Somebody else was faster.
-                result => result.with_context(|| format!("can't make {}", path.display()))?,
-            }
-        }
+        self.commit(&mut new, &name).with_context(|| format!("can't make {}", path.display()))?;
         if let Some(link) = file_name("blob-", &digests.blob) {
             match symlink(&name, self.dir.join(link)) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -138,11 +177,42 @@ impl Layers {
         Ok(Layer { path, diff_id: digests.diff_id, left_out: Some(left_out) })
     }
 
-    /// Makes a directory for a layer on its way, after having removed what others left.
-    fn begin(&self) -> Result<New> {
+    /// Gives the layer its name, unless one that is whole has it already: that one may be mounted,
+    /// so it is never replaced.
+    fn commit(&self, new: &mut New, name: &str) -> Result<()> {
+        let _held = self.lock()?;
+        if self.is_whole(name) {
+            return Ok(());
+        }
+        // The order is such that power may fail between any two lines.
+        let path = self.dir.join(name);
+        if path.exists() {
+            // It goes where the new one was, and is removed from there.
+            renameat_with(CWD, &new.path, CWD, &path, RenameFlags::EXCHANGE)?;
+            return self.note_boot(name);
+        }
+        self.note_boot(name)?;
+        renameat_with(CWD, &new.path, CWD, &path, RenameFlags::NOREPLACE)?;
+        new.is_named = true;
+        Ok(())
+    }
+
+    fn note_boot(&self, name: &str) -> Result<()> {
+        // A link is written at once and whole, where a file could be found empty.
+        let link = self.dir.join("note");
+        let _ = fs::remove_file(&link); // Of somebody who was killed just here.
+        symlink(boot_id()?, &link)?;
+        Ok(fs::rename(link, self.dir.join(format!("unsynced-{name}")))?)
+    }
+
+    fn lock(&self) -> Result<File> {
         let path = self.dir.join("lock");
-        let lock = File::create(&path).with_context(|| format!("can't open {}", path.display()))?;
-        let _held = locked(lock)?;
+        locked(File::create(&path).with_context(|| format!("can't open {}", path.display()))?)
+    }
+
+    /// Makes a directory for a layer on its way, after having removed what others left.
+    fn begin(&self) -> Result<New<'_>> {
+        let _held = self.lock()?;
         let mut number = 0;
         for entry in fs::read_dir(&self.dir)? {
             let name = entry?.file_name();
@@ -160,7 +230,7 @@ impl Layers {
             .with_context(|| format!("can't make {}", path.display()))?;
         let lock = File::open(&path)?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(New { path, lock })
+        Ok(New { layers: self, path, is_named: false, _lock: lock })
     }
 
     /// Removes a layer on its way whose process is gone. `false` says that it is still at work.
@@ -175,16 +245,30 @@ impl Layers {
 }
 
 /// A layer on its way. Unless it got its name, it is removed when this value is dropped.
-struct New {
+struct New<'a> {
+    layers: &'a Layers,
     path: PathBuf,
-    lock: File,
+    is_named: bool,
+    _lock: File,
 }
 
-impl Drop for New {
+impl Drop for New<'_> {
     fn drop(&mut self) {
-        // Where this fails, the next process will try again.
-        let _ = remove_dir(&self.path);
+        // By now the place may be somebody else's.
+        if !self.is_named {
+            // Nobody may take the place meanwhile. If this fails, the next process will try again.
+            let _held = self.layers.lock();
+            let _ = remove_dir(&self.path);
+        }
     }
+}
+
+/// A number that is another after each boot.
+///
+/// Source: [random(4)](https://man7.org/linux/man-pages/man4/random.4.html), "/proc interfaces".
+fn boot_id() -> Result<String> {
+    let file = "/proc/sys/kernel/random/boot_id";
+    Ok(fs::read_to_string(file).context(file)?.trim().to_owned())
 }
 
 fn locked(file: File) -> Result<File> {

@@ -58,6 +58,9 @@ pub use unpack::{Expected, LeftOut, Unpacked, unpack};
 
 use crate::dirs::{make_dir, open_dir};
 
+/// How much mount(2) reads of its options at least, in bytes.
+const PAGE: usize = 4096;
+
 /// A stack of directories that is to be seen as one.
 pub struct Overlay {
     /// Bottom first.
@@ -125,17 +128,18 @@ impl Overlay {
             return mnt::mount::make_read_only(merged, Path::new("/"));
         }
         let (fs, flags, options) = (Some("overlay"), MsFlags::empty(), self.options());
+        // The kernel would read the first page and mount what it finds there, without an upper.
+        ensure!(options.len() < PAGE, "there are more layers than a mount can take (about 200)");
         call!(
             "mount"("overlay", merged, "overlay", flags, options) =
                 mount(fs, merged, fs, flags, Some(&*options))
         )
-        .hint_with(|errno| why::no_mount(errno, &options, self.writable.as_ref()))?;
+        .hint_with(|errno| why::no_mount(errno, self.writable.as_ref()))?;
         Ok(())
     }
 
     /// Directories are named by their open files: a path could hold a `:` or a `,`, which mean
-    /// something here, and the paths of a hundred layers wouldn't fit into the one page (4096
-    /// bytes) that the kernel reads.
+    /// something here, and the paths of a hundred layers wouldn't fit into one page.
     fn options(&self) -> String {
         // The kernel wants the top one first.
         let layers: Vec<_> = self.layers.iter().rev().map(path_of).collect();

@@ -28,7 +28,7 @@ use crate::{
     Marks,
     archive::shown,
     stream::text,
-    tree::is_whiteout,
+    tree::{is, is_whiteout},
     unpack::{OPAQUE_NAME, is_mark, whiteout_name},
 };
 
@@ -96,47 +96,49 @@ impl<W: Write> Packer<W> {
             return self.add_mark(&[above, &whiteout_name(name)].concat());
         }
         let (xattrs, opaque) = read_xattrs(dir, name)?;
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind != FileType::Directory && stat.st_nlink > 1 {
-            let first =
-                self.linked.entry((stat.st_dev, stat.st_ino)).or_insert_with(|| path.to_vec());
-            if first != path {
-                let (first, no_xattrs) = (first.clone(), vec![]);
-                return self.append(path, &stat, EntryType::Link, &first, no_xattrs, io::empty());
-            }
+        let no_data = io::empty();
+        if let Some(first) = self.first_name(&stat, path) {
+            return self.append(path, &stat, EntryType::Link, &first, vec![], no_data);
         }
-        match kind {
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let file = File::from(openat(dir, name, flags, Mode::empty())?);
-                self.append(path, &stat, EntryType::Regular, b"", xattrs, file)
+                return self.append(path, &stat, EntryType::Regular, b"", xattrs, file);
             }
             FileType::Directory => {
                 let inner = openat(dir, name, DIRECTORY, Mode::empty())?;
-                let path_of_dir = [path, b"/"].concat();
-                self.append(&path_of_dir, &stat, EntryType::Directory, b"", xattrs, io::empty())?;
+                let name = [path, b"/"].concat();
+                self.append(&name, &stat, EntryType::Directory, b"", xattrs, no_data)?;
                 if opaque {
-                    self.add_mark(&[path, b"/", OPAQUE_NAME].concat())?;
+                    self.add_mark(&[&name, OPAQUE_NAME].concat())?;
                 }
-                self.add_dir(&inner, path)
+                return self.add_dir(&inner, path);
             }
             FileType::Symlink => {
                 let target = readlinkat(dir, name, vec![])?;
-                self.append(path, &stat, EntryType::Symlink, target.to_bytes(), xattrs, io::empty())
+                let target = target.to_bytes();
+                return self.append(path, &stat, EntryType::Symlink, target, xattrs, no_data);
             }
-            FileType::CharacterDevice => {
-                self.append(path, &stat, EntryType::Char, b"", xattrs, io::empty())
-            }
-            FileType::BlockDevice => {
-                self.append(path, &stat, EntryType::Block, b"", xattrs, io::empty())
-            }
-            FileType::Fifo => self.append(path, &stat, EntryType::Fifo, b"", xattrs, io::empty()),
             FileType::Socket => {
                 self.sockets += 1;
-                Ok(())
+                return Ok(());
             }
+            FileType::CharacterDevice => EntryType::Char,
+            FileType::BlockDevice => EntryType::Block,
+            FileType::Fifo => EntryType::Fifo,
             kind => bail!("it is of a kind that isn't known: {kind:?}"),
+        };
+        self.append(path, &stat, kind, b"", xattrs, no_data)
+    }
+
+    /// The name under which this file was added already, if it has several.
+    fn first_name(&mut self, stat: &Stat, path: &[u8]) -> Option<Vec<u8>> {
+        if is(stat, FileType::Directory) || stat.st_nlink == 1 {
+            return None;
         }
+        let first = self.linked.entry((stat.st_dev, stat.st_ino)).or_insert_with(|| path.to_vec());
+        (first != path).then(|| first.clone())
     }
 
     /// Adds an empty file whose name is its meaning.
@@ -146,6 +148,9 @@ impl<W: Write> Packer<W> {
         set_name(&mut header, path, &mut records);
         header.set_entry_type(EntryType::Regular);
         header.set_mode(0o644);
+        for set in [Header::set_size, Header::set_uid, Header::set_gid, Header::set_mtime] {
+            set(&mut header, 0);
+        }
         self.write(header, records, io::empty())
     }
 
@@ -187,6 +192,9 @@ impl<W: Write> Packer<W> {
             extension.as_old_mut().name[..3].copy_from_slice(b"pax");
             extension.set_entry_type(EntryType::XHeader);
             extension.set_mode(0o644);
+            for set in [Header::set_uid, Header::set_gid, Header::set_mtime] {
+                set(&mut extension, 0);
+            }
             extension.set_size(text.len() as u64);
             extension.set_cksum();
             self.tar.append(&extension, &text[..])?;
@@ -240,7 +248,7 @@ fn set_number(n: u64, limit: u64, key: &str, records: &mut Records, set: impl Fn
 }
 
 fn set_time(header: &mut Header, stat: &Stat, records: &mut Records) {
-    let (seconds, nanos) = (stat.st_mtime as i64, stat.st_mtime_nsec as u32);
+    let (seconds, nanos) = (stat.st_mtime, stat.st_mtime_nsec as u32);
     let fits = (0..8 << 30).contains(&seconds);
     header.set_mtime(if fits { seconds as u64 } else { 0 });
     if !fits || nanos > 0 {

@@ -27,7 +27,7 @@ use crate::compression;
 
 /// The ring: large enough that threads are seldom woken, small enough for a processor's cache.
 const BUFFERS: usize = 16;
-const BUFFER_SIZE: usize = 1 << 17;
+const BUFFER_SIZE: usize = 1 << 18;
 
 /// The digests of a layer, each as `sha256:` and 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,8 +115,13 @@ fn decode_into(blob: impl Read + Send, empty: &Receiver<Vec<u8>>, to: &SyncSende
     let mut blob = Digesting { stream: blob, sha: Sha256::new() };
     let result = compression::decode(&mut blob).and_then(|mut plain| {
         while let Ok(mut bytes) = empty.recv() {
-            let len = fill(&mut plain, &mut bytes)?;
-            if len == 0 || to.send(Ok(Chunk { bytes, len })).is_err() {
+            let mut len = 0;
+            let filled = fill(&mut plain, &mut bytes, &mut len);
+            // What comes before an error goes on: then the error can say which file it hit.
+            if len > 0 && to.send(Ok(Chunk { bytes, len })).is_err() {
+                break;
+            }
+            if !filled? {
                 break;
             }
         }
@@ -128,18 +133,17 @@ fn decode_into(blob: impl Read + Send, empty: &Receiver<Vec<u8>>, to: &SyncSende
     blob.sha
 }
 
-/// Reads until `buffer` is full or there is no more; gives how many bytes that is.
-fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut len = 0;
-    while len < buffer.len() {
-        match from.read(&mut buffer[len..]) {
-            Ok(0) => break,
-            Ok(n) => len += n,
+/// Reads until `buffer` is full, and counts in `len`. `false` says that there is no more.
+fn fill(from: &mut impl Read, buffer: &mut [u8], len: &mut usize) -> io::Result<bool> {
+    while *len < buffer.len() {
+        match from.read(&mut buffer[*len..]) {
+            Ok(0) => return Ok(false),
+            Ok(n) => *len += n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(len)
+    Ok(true)
 }
 
 /// The second thread: takes the digest of what passes.

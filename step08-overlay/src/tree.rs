@@ -210,7 +210,7 @@ impl Tree {
             self.replace(place)?;
             made = link(place.dir.as_fd(), place.name);
         }
-        Ok(made.map_err(|errno| failed_link(errno, target, place.path))?)
+        made.map_err(|errno| failed_link(errno, target, place.path))
     }
 
     /// Hides `path` of the layers below. What this layer itself has there stays: a whiteout is
@@ -286,7 +286,7 @@ impl Tree {
     }
 
     fn open(&self, path: &[u8]) -> Result<OwnedFd> {
-        Ok(self.open_with(path, BENEATH).map_err(|errno| why_no_place(errno, path))?)
+        self.open_with(path, BENEATH).map_err(|errno| why_no_place(errno, path))
     }
 
     fn open_with(&self, path: &[u8], resolve: ResolveFlags) -> Io<OwnedFd> {
@@ -341,7 +341,7 @@ impl Tree {
         call: &str,
         make: impl Fn(BorrowedFd, &[u8]) -> Io<T>,
     ) -> Result<T> {
-        Ok(self.try_make(place, make)?.map_err(failed_at(call, place.path))?)
+        self.try_make(place, make)?.map_err(failed_at(call, place.path))
     }
 
     fn try_make<T>(
@@ -368,7 +368,7 @@ impl Tree {
 
     fn stat(&self, place: &Place) -> Result<Stat> {
         let stat = statat(&*place.dir, place.name, AtFlags::SYMLINK_NOFOLLOW);
-        Ok(stat.map_err(failed_at("fstatat", place.path))?)
+        stat.map_err(failed_at("fstatat", place.path))
     }
 
     /// Sets the attributes of what can't be opened.

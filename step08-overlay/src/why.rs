@@ -3,22 +3,17 @@
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use rustix::fs::fstatfs;
+use rustix::fs::{AtFlags, fstatfs, statat};
 
-/// What mount(2) copies of its options, in bytes.
-const PAGE: usize = 4096;
-
-/// The reason and what to do about it, for the mount with `options` whose upper and work
-/// directories are `writable`.
-pub(crate) fn no_mount(
-    errno: Errno,
-    options: &str,
-    writable: Option<&(OwnedFd, OwnedFd)>,
-) -> Option<String> {
+/// The reason and what to do about it, for a mount whose upper and work directories are
+/// `writable`.
+pub(crate) fn no_mount(errno: Errno, writable: Option<&(OwnedFd, OwnedFd)>) -> Option<String> {
     let upper = || writable.map(|(upper, _)| kind_of(upper)).unwrap_or_default();
     Some(match errno {
-        Errno::EINVAL if options.len() >= PAGE => {
-            "there are more layers than fit into the options of a mount (about 200)".into()
+        Errno::EINVAL if writable.is_some_and(was_volatile) => {
+            "what the container wrote before didn't wait for the disk (`volatile`), so it may not be \
+             used again: begin with a new layer of its own"
+                .into()
         }
         Errno::EINVAL => match upper() {
             kind @ ("overlayfs" | "FUSE" | "NFS" | "FAT") => format!(
@@ -33,7 +28,7 @@ pub(crate) fn no_mount(
             overlayfs lets user namespaces do so since kernel 5.11"
             .into(),
         Errno::ENODEV => "this kernel has no overlayfs: try `sudo modprobe overlay`".into(),
-        Errno::ENOENT => "the directories are named by way of /proc, which isn't mounted here".into(),
+        Errno::ENOENT => "there is no directory to mount on, or no /proc, by way of which the layers are named".into(),
         Errno::ELOOP => "one of the directories lies inside of another: keep layers and containers \
             beside each other"
             .into(),
@@ -45,6 +40,13 @@ pub(crate) fn no_mount(
         Errno::EROFS => "the container's own layer is on a read-only mount".into(),
         _ => return None,
     })
+}
+
+/// Whether a mount with the option `volatile` has used these directories: it leaves a mark.
+///
+/// Source: [overlayfs, "Volatile mount"](https://docs.kernel.org/filesystems/overlayfs.html#volatile-mount).
+fn was_volatile((_, work): &(OwnedFd, OwnedFd)) -> bool {
+    statat(work, "work/incompat/volatile", AtFlags::empty()).is_ok()
 }
 
 /// The kind of file system that a directory is on, as far as it matters here.

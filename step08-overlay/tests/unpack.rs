@@ -4,7 +4,6 @@
 mod common;
 
 use std::{
-    ffi::CString,
     fs,
     io::{self, Read, Write},
     os::unix::fs::{FileExt, FileTypeExt, MetadataExt, symlink},
@@ -33,7 +32,8 @@ fn files_directories_and_links() {
         );
         let layer = dir.path().join("layer");
         assert_eq!(unpacked.members, 8);
-        assert!(unpacked.left_out.is_empty(), "{:?}", unpacked.left_out);
+        // The archive says that all of it is root's.
+        assert_eq!(unpacked.left_out.is_empty(), can_give_to(0), "{:?}", unpacked.left_out);
         assert_eq!(fs::read(layer.join("a/data")).unwrap(), data);
         assert_eq!(fs::read(layer.join("a/empty")).unwrap(), b"");
         assert_eq!(fs::read_link(layer.join("a/link")).unwrap(), Path::new("/somewhere/else"));
@@ -61,6 +61,9 @@ fn permissions_owners_and_times() {
             .add(EntryType::Directory, "closed", "", mode(0o555, 0))
             .add(EntryType::Regular, "closed/secret", "x", mode(0, 0))
             .add(EntryType::Regular, "closed/suid", "x", mode(0o4755, 0))
+            // Neither can be entered once it has its permissions.
+            .add(EntryType::Directory, "shut", "", mode(0, 0))
+            .add(EntryType::Directory, "shut/inner", "", mode(0, 0))
             .add(EntryType::Directory, "shared", "", mode(0o2775, 7))
             .add(EntryType::Regular, "shared/own", "x", mode(0o666, 0))
             .add(EntryType::Regular, "shared/sgid", "x", mode(0o2755, 7))
@@ -101,6 +104,7 @@ fn permissions_owners_and_times() {
         check("closed", 0o555, 0);
         check("closed/secret", 0, 0);
         check("closed/suid", 0o755 | keep(0o4000, 0), 0);
+        check("shut", 0, 0);
         check("shared", 0o775 | keep(0o2000, 7), 7);
         check("shared/own", 0o666, 0);
         check("shared/sgid", 0o755 | keep(0o2000, 7), 7);
@@ -113,7 +117,7 @@ fn permissions_owners_and_times() {
         assert!(meta("tmp/fifo").file_type().is_fifo());
         assert_eq!(meta("link").mtime_nsec(), 987_654_321);
         assert_eq!((meta("old").mtime(), meta("old").mtime_nsec()), (-2, 750_000_000));
-        let not_zero = if zero == (0, 0) { 0 } else { 7 };
+        let not_zero = if zero == (0, 0) { 0 } else { 9 };
         let not_seven = if seven { 0 } else { 5 };
         assert_eq!(
             unpacked.left_out,
@@ -132,13 +136,16 @@ fn the_place_changes_nothing() {
     run_as(ALL, "the_place_changes_nothing", || {
         let old = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
         let dir = temp_dir();
-        // A default access list that gives nothing to anybody but the owner: version 2, and three
+        // A default access list that gives all to one user and nothing to others: version 2, and
         // entries of tag, permissions and id.
         let mut list = vec![2, 0, 0, 0];
-        for (tag, permissions) in [(1_u16, 7_u16), (4, 0), (0x20, 0)] {
-            list.extend(
-                [tag.to_le_bytes(), permissions.to_le_bytes(), [0xff; 2], [0xff; 2]].concat(),
-            );
+        let entries = [(1_u16, 7_u16, u32::MAX), (2, 7, own().0), (4, 0, u32::MAX)];
+        for (tag, permissions, id) in
+            entries.into_iter().chain([(0x10, 7, u32::MAX), (0x20, 0, u32::MAX)])
+        {
+            list.extend(tag.to_le_bytes());
+            list.extend(permissions.to_le_bytes());
+            list.extend(id.to_le_bytes());
         }
         let name = "system.posix_acl_default";
         let set = rustix::fs::setxattr(dir.path(), name, &list, rustix::fs::XattrFlags::empty());
@@ -152,6 +159,9 @@ fn the_place_changes_nothing() {
         for (name, mode) in [("", 0o755), ("d", 0o755), ("d/f", 0o644), ("missing", 0o755)] {
             let meta = fs::metadata(layer.join(name)).unwrap();
             assert_eq!(meta.mode() & 0o7777, mode, "{name:?}: {:o}", meta.mode());
+            for list in ["system.posix_acl_access", "system.posix_acl_default"] {
+                assert_eq!(xattr(&layer.join(name), list), None, "{name:?}");
+            }
         }
     });
 }
@@ -526,6 +536,13 @@ fn a_replaced_directory_is_forgotten() {
         let layer = dir.path().join("layer");
         assert_eq!(names(&layer), ["a", "a.txt", "a/b", "a/b/two", "l"]);
         assert_eq!(fs::metadata(layer.join("a/b")).unwrap().mode() & 0o777, 0o711);
+
+        // The name of the old one leads to another directory in the end.
+        let private = |header: &mut tar::Header| header.set_mode(0o700);
+        let tar = Tar::new().dir("e/x").add(EntryType::Directory, "d/x", "", private);
+        let (dir, _) = unpacked(tar.symlink("d", "e"));
+        let meta = fs::metadata(dir.path().join("layer/d/x")).unwrap();
+        assert_eq!(meta.mode() & 0o777, 0o755);
     });
 }
 
@@ -567,6 +584,12 @@ fn hostile() -> Vec<(Tar, &'static str, &'static str)> {
         // A file in the way.
         (new().file("f", "").file("f/x", "bad"), "f/x", "no directory"),
         (new().add(EntryType::Fifo, "f", "", |_| {}).file("f/x", "bad"), "f/x", "no directory"),
+        // A way that leads through what it replaces isn't there any more.
+        (
+            new().dir("a").symlink("a/s", "..").file("a/s/a", "").file("a/s/x", "bad"),
+            "a/s/x",
+            "no directory",
+        ),
         // Hard links.
         (new().link("x", "../needle"), "x", "upwards"),
         (new().link("x", "/etc/passwd"), "x", "absolute"),
@@ -584,7 +607,7 @@ fn hostile() -> Vec<(Tar, &'static str, &'static str)> {
         (new().file("a/.wh...", ""), "a/.wh...", "no file"),
         (new().dir(".wh.d").file(".wh.d/x", "bad"), ".wh.d/x", "whiteout"),
         // Zero bytes, in PAX records, for a header can't hold them.
-        (new().pax(&[("path", &nul(b"x"))]).file("x", ""), "x\\0", "zero byte"),
+        (new().pax(&[("path", &nul(b"x"))]).file("x", ""), "x", "zero byte"),
         (new().pax(&[("linkpath", &nul(b"x"))]).symlink("x", "x"), "x", "zero byte"),
         (new().pax(&[("SCHILY.xattr.user.\0", b"x")]).file("x", ""), "x", "zero byte"),
         // Long names that don't go through the header's checks.
@@ -641,6 +664,9 @@ fn hostile() -> Vec<(Tar, &'static str, &'static str)> {
 fn hostile_archives_are_refused() {
     run_as(ALL, "hostile_archives_are_refused", || {
         for (n, (tar, name, reason)) in hostile().into_iter().enumerate() {
+            if name == "tty/x" && !can_make_devices() {
+                continue; // Nor can the archive, so nothing is in the way of a directory.
+            }
             let dir = temp_dir();
             let needle = random(32);
             fs::write(dir.path().join("needle"), &needle).unwrap();
@@ -749,25 +775,22 @@ fn compressions_and_digests() {
         let expected = Expected { blob: Some(&digests.blob), diff_id: Some(&digests.diff_id) };
         // From a reader that gives a little at a time.
         let unpacked =
-            unpack(Dribble(&blob), &dir.path().join("layer"), Marks::here(), &expected).unwrap();
+            unpack(Dribble(&blob, false), &dir.path().join("layer"), Marks::here(), &expected)
+                .unwrap();
         assert_eq!(unpacked.digests, digests, "{name}");
         assert_eq!(names(&dir.path().join("layer")).len(), 30, "{name}");
     }
 }
 
-/// Gives between one byte and a few thousand at a time, and is interrupted now and then.
-struct Dribble<'a>(&'a [u8]);
+/// Gives between one byte and a few thousand at a time, and is interrupted once.
+struct Dribble<'a>(&'a [u8], bool);
 
 impl Read for Dribble<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let n = match self.0.len() % 7 {
             0 => 1,
-            1 => {
-                return {
-                    self.0 = &self.0[..];
-                    let n = self.take_some(into, 2);
-                    Ok(n)
-                };
+            1 if !std::mem::replace(&mut self.1, true) => {
+                return Err(io::ErrorKind::Interrupted.into());
             }
             n => n * 1000,
         };
@@ -883,7 +906,6 @@ fn it_wants_an_empty_directory() {
     symlink("nowhere", dir.path().join("link")).unwrap();
     let error = unpack_into(&dir.path().join("link"), &Tar::new().done()).unwrap_err();
     assert!(format!("{error:#}").contains("ENOENT"), "{error:#}");
-    let _ = CString::new("");
 }
 
 #[test]
@@ -900,6 +922,7 @@ fn a_full_disk_is_an_error() {
         let tar = Tar::new().file("small", "x").file("large", random(500_000)).done();
         let error = unpack_into(&dir.path().join("layer"), &tar).unwrap_err();
         let text = format!("{error:#}");
+        rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
         assert!(text.contains("\"large\"") && text.contains("ENOSPC"), "{text}");
     });
 }

@@ -5,18 +5,21 @@ use std::{
     env,
     ffi::OsStr,
     fs::{self, File, Permissions},
-    io::{BufRead, BufReader, Read, Write},
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{MetadataExt, PermissionsExt},
+    io::{BufRead, BufReader, Read},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, PermissionsExt},
+        },
     },
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    thread,
 };
 
 use overlay::{Expected, Marks, Unpacked, unpack};
 use tar::{Builder, EntryType, Header};
-use tempfile::TempDir;
 
 /// A tar, member by member, with whatever nonsense in it.
 pub struct Tar(Builder<Vec<u8>>);
@@ -87,11 +90,29 @@ fn set_target(header: &mut Header, target: &str) {
     header.as_old_mut().linkname[..target.len()].copy_from_slice(target.as_bytes());
 }
 
-/// A directory for one test, to which other users come too.
-pub fn temp_dir() -> TempDir {
-    let dir = TempDir::new().unwrap();
-    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-    dir
+/// A directory for one test, removed in the end, also with what a plain user can't just remove.
+pub struct Dir(PathBuf);
+
+impl Dir {
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let removed = overlay::remove_dir(&self.0);
+        if !thread::panicking() {
+            removed.unwrap();
+        }
+    }
+}
+
+/// A new directory, to which other users come too.
+pub fn temp_dir() -> Dir {
+    let dir = tempfile::Builder::new().prefix("overlay-test-").tempdir().unwrap().keep();
+    fs::set_permissions(&dir, Permissions::from_mode(0o755)).unwrap();
+    Dir(dir)
 }
 
 /// Unpacks `tar` into `dir`.
@@ -100,7 +121,7 @@ pub fn unpack_into(dir: &Path, tar: &[u8]) -> anyhow::Result<Unpacked> {
 }
 
 /// Unpacks `tar` into a new directory, which must work.
-pub fn unpacked(tar: Tar) -> (TempDir, Unpacked) {
+pub fn unpacked(tar: Tar) -> (Dir, Unpacked) {
     let dir = temp_dir();
     let unpacked = unpack_into(&dir.path().join("layer"), &tar.done()).unwrap();
     (dir, unpacked)
@@ -205,10 +226,10 @@ pub fn run_as(users: &[Who], name: &str, body: impl FnOnce()) {
         return body();
     }
     let is_root = rustix::process::geteuid().is_root();
-    // A copy, for others may not be allowed to enter the directory of the original.
-    let dir = temp_dir();
-    let program = dir.path().join("test");
-    fs::copy(env::current_exe().unwrap(), &program).unwrap();
+    // By an open file, for others may not be allowed to enter the directory that it is in.
+    let me = File::open(env::current_exe().unwrap()).unwrap();
+    rustix::io::fcntl_setfd(&me, rustix::io::FdFlags::empty()).unwrap(); // The child inherits it.
+    let program = PathBuf::from(format!("/proc/self/fd/{}", me.as_raw_fd()));
     for who in users {
         let (needs_root, prefix) = prefix(*who, is_root, users);
         if needs_root && !is_root {
@@ -231,33 +252,22 @@ fn prefix(who: Who, is_root: bool, users: &[Who]) -> (bool, Vec<&'static str>) {
         RootOfOneId => (false, ROOT_OF_ONE.to_vec()),
         NobodysRoot => (true, [NOBODY, ROOT_OF_ONE].concat()),
         Nobody => (true, NOBODY.to_vec()),
-        ShiftedRoot => (true, vec!["unshare", "--user", "--mount"]),
+        ShiftedRoot => (true, vec!["nsenter", "--user", "--mount"]),
     }
 }
 
 fn run_child(who: Who, prefix: &[&str], program: &Path, name: &str) -> Result<(), String> {
-    // It says when it's in its namespaces, and goes on when its ids are mapped.
-    let script = r#"echo in; read go; exec setpriv --reuid=0 --regid=0 --clear-groups "$@""#;
+    let holder = (who == ShiftedRoot).then(hold_shifted_namespaces);
+    let target = holder.as_ref().map(|holder| format!("--target={}", holder.id()));
     let mut command = Command::new(prefix[0]);
-    command.args(&prefix[1..]);
-    if who == ShiftedRoot {
-        command.args(["sh", "-c", script, "sh"]);
+    command.args(&prefix[1..]).args(target).arg(program).args([name, "--exact", "--nocapture"]);
+    command.env(INSIDE, "1").env_remove("RUST_BACKTRACE").stdin(Stdio::null());
+    let output = command.output().map_err(|error| error.to_string())?;
+    if let Some(mut holder) = holder {
+        drop(holder.stdin.take()); // It ends.
+        holder.wait().unwrap();
     }
-    command.arg(program).args([name, "--exact", "--nocapture"]);
-    command.env(INSIDE, "1").env_remove("RUST_BACKTRACE");
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| error.to_string())?;
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    if who == ShiftedRoot {
-        stdout.read_line(&mut String::new()).unwrap();
-        for map in ["uid_map", "gid_map"] {
-            fs::write(format!("/proc/{}/{map}", child.id()), "0 200000 65536").unwrap();
-        }
-        child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
-    }
-    let mut text = String::new();
-    stdout.read_to_string(&mut text).unwrap();
-    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
     for line in text.lines().filter(|line| line.starts_with("SKIP")) {
         println!("{line}");
     }
@@ -265,6 +275,23 @@ fn run_child(who: Who, prefix: &[&str], program: &Path, name: &str) -> Result<()
         true => Ok(()),
         false => Err(format!("{text}{}", String::from_utf8_lossy(&output.stderr))),
     }
+}
+
+/// A process that does nothing but keep a user namespace, whose ids are shifted, and a mount
+/// namespace, until its standard input is closed.
+fn hold_shifted_namespaces() -> Child {
+    let mut child = Command::new("unshare")
+        .args(["--user", "--mount", "sh", "-c", "echo in; read end"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It says when it's in them.
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    for map in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{}/{map}", child.id()), "0 200000 65536").unwrap();
+    }
+    child
 }
 
 pub fn path(bytes: &[u8]) -> PathBuf {

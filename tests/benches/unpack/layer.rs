@@ -100,6 +100,8 @@ pub fn debian(dir: &Path) -> Result<Image> {
         let root = open_dir(dir)?;
         eprintln!("debootstrap makes a Debian, once ...");
         run(Command::new("debootstrap").args(["--variant=minbase", "stable"]).arg(root.path()))?;
+        // The packages that it was made of belong to no image.
+        fs::remove_dir_all(root.path().join("var/cache/apt/archives"))?;
         let mut pack = Command::new("tar");
         pack.args(["--numeric-owner", "--sort=name", "-cf"]).arg(tar).arg("-C").arg(root.path());
         run(pack.arg(".")).map(drop)

@@ -43,7 +43,7 @@ fn main() -> Result<()> {
         }
     }
     roots(&unpack, &image, disk, samples)?;
-    constant_memory(&unpack, disk)
+    constant_memory(&unpack, disk, if memory.is_dir() { memory } else { disk })
 }
 
 fn unpackers(unpack: &Path, image: &Image, dir: &Path) -> Result<Vec<Contender>> {
@@ -127,13 +127,13 @@ fn roots(unpack: &Path, image: &Image, disk: &Path, samples: usize) -> Result<()
 }
 
 /// A layer is read as a stream, so its size is no matter.
-fn constant_memory(unpack: &Path, disk: &Path) -> Result<()> {
+fn constant_memory(unpack: &Path, disk: &Path, to: &Path) -> Result<()> {
     let sizes = [1, 4].map(|times| layer::made_up(disk, times));
     let mut contenders = Vec::new();
     for (times, image) in [1, 4].into_iter().zip(sizes) {
         let (unpack, image) = (unpack.to_owned(), image?);
         let name = format!("{times} × {} MB", layer::MEGABYTES);
-        contenders.push(fresh(&name, disk, move |to| {
+        contenders.push(fresh(&name, to, move |to| {
             let mut command = Command::new(&unpack);
             command.arg(image.layer()).arg(to.join("layer"));
             command

@@ -94,7 +94,8 @@ fn open_files_of_users() -> Result<()> {
     let image = images::small()?;
     let dir = rustix::fs::open("/", OFlags::DIRECTORY, Mode::empty())?;
     rustix::io::fcntl_setfd(&dir, rustix::io::FdFlags::empty())?;
-    let run = command(&["--cap-add", "ALL"], &image, &["sh", "-c", "ls -l /proc/self/fd /proc/1/fd"]);
+    let run =
+        command(&["--cap-add", "ALL"], &image, &["sh", "-c", "ls -l /proc/self/fd /proc/1/fd"]);
     let mut user = tests::programs::clean("setpriv");
     user.args(["--reuid=1000", "--regid=1000", "--clear-groups"]).arg(run.get_program());
     let seen = finish(user.args(run.get_args()))?;
@@ -102,7 +103,11 @@ fn open_files_of_users() -> Result<()> {
         return tests::scenario::skip(format!("user 1000 can't run it: {}", seen.stderr.trim()));
     }
     ensure!(!seen.stdout.lines().any(|line| line.ends_with("-> /")), "{seen:?}");
-    ensure!(seen.stderr.contains("/proc/1/fd: Permission denied") || seen.stderr.contains("/proc/1/fd'"), "{seen:?}");
+    ensure!(
+        seen.stderr.contains("/proc/1/fd: Permission denied")
+            || seen.stderr.contains("/proc/1/fd'"),
+        "{seen:?}"
+    );
     Ok(())
 }
 
@@ -145,7 +150,8 @@ fn hostile_images() -> Result<()> {
     for (name, script) in images {
         let image = format!("/tmp/{name}");
         images::directory(image.as_ref(), script)?;
-        let seen = finish(&mut command(&["-v", "/tmp/outside/file:/v"], &image, &["cat", "/etc/passwd"]))?;
+        let seen =
+            finish(&mut command(&["-v", "/tmp/outside/file:/v"], &image, &["cat", "/etc/passwd"]))?;
         ensure!([1, 125].contains(&seen.code), "{name}: {seen:?}");
         ensure!(!seen.stdout.contains(&needle), "{name}: {seen:?}");
         let outside = fs::read_dir("/tmp/outside")?.count();

@@ -21,8 +21,13 @@ use tests::{
 
 /// `final run OPTIONS IMAGE -- COMMAND`, with a store that belongs to this scenario.
 pub fn command(options: &[&str], image: &str, command: &[&str]) -> Command {
+    command_with_store("/tmp/store", options, image, command)
+}
+
+/// As [`command`], with a store that may be there already.
+pub fn command_with_store(store: &str, options: &[&str], image: &str, command: &[&str]) -> Command {
     let mut run = program("final");
-    run.args(["--store", "/tmp/store", "run"]).args(options).arg(image);
+    run.args(["--store", store, "run"]).args(options).arg(image);
     if !command.is_empty() {
         run.arg("--").args(command);
     }

@@ -1,11 +1,6 @@
 //! What the image says, what the options say, and who wins.
 
-use std::{
-    fs,
-    io::Write,
-    os::unix::fs::MetadataExt,
-    process::Stdio,
-};
+use std::{fs, io::Write, os::unix::fs::MetadataExt, process::Stdio};
 
 use anyhow::{Context, Result, ensure};
 use nix::unistd::geteuid;

@@ -81,7 +81,8 @@ fn disk_full() -> Result<()> {
     fs::create_dir("/tmp/store")?;
     let mut mount = programs::clean("mount");
     // Room for the folders, and for half of a busybox.
-    finish(mount.args(["-t", "tmpfs", "-o", "size=1m,mode=755", "full", "/tmp/store"]))?.success()?;
+    finish(mount.args(["-t", "tmpfs", "-o", "size=1m,mode=755", "full", "/tmp/store"]))?
+        .success()?;
     let full = sh(&[], &image, "true")?.with_code(125)?;
     ensure!(full.stderr.contains("No space left on device"), "{}", full.stderr);
     let layers = || -> Result<Vec<String>> {
