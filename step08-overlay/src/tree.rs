@@ -89,7 +89,9 @@ impl Tree {
         let root = openat(CWD, dir, flags, Mode::empty()).map_err(failed("open", &dir))?;
         expect_empty(&root, dir)?;
         // What was set for this place by hand mustn't be inherited by the files of a layer.
-        let _ = fremovexattr(&root, "system.posix_acl_default"); // There is hardly ever one.
+        for list in ["system.posix_acl_default", "system.posix_acl_access"] {
+            let _ = fremovexattr(&root, list); // There is hardly ever one.
+        }
         fchmod(&root, Mode::from_raw_mode(0o755)).map_err(failed("fchmod", &dir))?;
         Ok(Tree { root, marks, last: None, unfinished: vec![], refused_xattrs: 0 })
     }

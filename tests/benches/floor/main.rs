@@ -1,7 +1,7 @@
 //! The floor: the least that any runtime must do, in a static program without any library.
 //!
-//! `floor [--net-host] ROOT PROGRAM`: a new process in all six namespaces, a map of ids, a host name,
-//! a private mount tree, `/proc`, the pivot into `ROOT`, the program, and the wait for its end. No
+//! `floor [--net-host] ROOT PROGRAM`: a new process in all six namespaces, a map of ids, a host
+//! name, a private mount tree, `/proc`, the pivot into `ROOT`, the program, and the wait for its end. No
 //! check, no message, no clean-up. It is compiled by the benchmark, with `rustc` alone.
 #![allow(unsafe_code)]
 // SAFETY: every call below is a plain system call on memory that outlives it. The program has one

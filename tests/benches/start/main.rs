@@ -42,8 +42,8 @@ fn main() -> Result<()> {
     race("The ladder, step by step", FLOOR, samples, ladder(&stage))
 }
 
-/// On a machine with both generations of control groups, hides v2, which has no limits to set there:
-/// crun refuses such machines. Only this process and its children don't see it any more.
+/// On a machine with both generations of control groups, hides v2, which has no limits to set
+/// there: crun refuses such machines. Only this process and its children don't see it any more.
 fn show_one_generation() {
     let hide = || -> nix::Result<()> {
         unshare(CloneFlags::CLONE_NEWNS)?;

@@ -32,7 +32,9 @@ impl Image {
     /// What it is, in one line.
     pub fn describe(&self) -> Result<String> {
         let size = fs::metadata(self.layer())?.len() / 1_000_000;
-        Ok(format!("{}, {size} MB as gzip", self.0.file_name().unwrap_or_default().display()))
+        let names = run(Command::new("tar").arg("-tzf").arg(self.layer()))?.lines().count();
+        let name = self.0.file_name().unwrap_or_default().display();
+        Ok(format!("{name}, {names} entries, {size} MB as gzip"))
     }
 
     /// The layout called `name` in `dir`, made of the tar that `fill` writes if it isn't there.
@@ -100,8 +102,10 @@ pub fn debian(dir: &Path) -> Result<Image> {
         let root = open_dir(dir)?;
         eprintln!("debootstrap makes a Debian, once ...");
         run(Command::new("debootstrap").args(["--variant=minbase", "stable"]).arg(root.path()))?;
-        // The packages that it was made of belong to no image.
-        fs::remove_dir_all(root.path().join("var/cache/apt/archives"))?;
+        // The packages that it was made of, and the lists of others, belong to no image.
+        for dir in ["var/cache/apt/archives", "var/lib/apt/lists"] {
+            fs::remove_dir_all(root.path().join(dir))?;
+        }
         let mut pack = Command::new("tar");
         pack.args(["--numeric-owner", "--sort=name", "-cf"]).arg(tar).arg("-C").arg(root.path());
         run(pack.arg(".")).map(drop)
