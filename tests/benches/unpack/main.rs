@@ -56,7 +56,7 @@ fn unpackers(unpack: &Path, image: &Image, dir: &Path) -> Result<Vec<Contender>>
             command.arg("-xzf").arg(&tar).arg("-C").arg(to);
             command
         }),
-        fresh("step 8, both digests verified", dir, move |to| {
+        fresh("step 8, with both digests", dir, move |to| {
             let mut command = Command::new(&unpack);
             command.arg(&ours).arg(to.join("layer"));
             command

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, statfs};
 use tests::{programs, run::finish_within, scenario::skip};
 
 /// How long it may take to make one: Debian is installed.
@@ -31,7 +32,10 @@ pub fn server_archive() -> Result<String> {
 
 /// A store that is kept with the images: in an unoptimised build, to unpack Debian takes half a minute.
 pub fn store() -> Result<String> {
-    Ok(format!("{}/store", folder()?.display()))
+    let folder = folder()?;
+    // A guest machine sees it through a file system that can't hold layers.
+    let shared = statfs(&folder)?.filesystem_type() == FUSE_SUPER_MAGIC;
+    Ok(if shared { "/tmp/store".to_owned() } else { format!("{}/store", folder.display()) })
 }
 
 /// A root file system with a shell and what `add`, a shell script that runs in it, does to it.

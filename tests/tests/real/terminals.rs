@@ -40,7 +40,8 @@ fn shell() -> Result<()> {
     session.wait_for("Stopped")?;
     session.press("kill -9 %1; wait; echo back-$((6*7))\n")?;
     session.wait_for("back-42")?;
-    session.press("exit 5\n")?;
+    // Twice, for a shell that hasn't noticed yet that the job is dead wants to be asked again.
+    session.press("exit 5\nexit 5\n")?;
     let (code, screen) = session.end()?;
     ensure!(code == 5, "{code}: {screen}");
     Ok(())
