@@ -132,7 +132,6 @@ fn live(
         mnt::make_root_read_only()?;
     }
     security::limit_privileges(wanted)?;
-    security::shut_init()?;
     call!(chdir(&cwd))?; // As the user: a directory closed to them is closed to the command.
     let (args, env) = (wanted.args().as_deref(), wanted.env().as_deref());
     pid::init(|| process::exec_with(args.unwrap_or_default(), env.unwrap_or_default()))

@@ -7,7 +7,6 @@ use caps::Capability;
 use mnt::mount;
 use nix::{
     mount::MsFlags,
-    sys::prctl,
     unistd::{Gid, Uid, setgroups, setresgid, setresuid},
 };
 use oci_spec::runtime::{LinuxCapabilities, Process};
@@ -105,21 +104,6 @@ pub fn limit_privileges(process: &Process) -> Result<()> {
         user::no_new_privileges()?;
     }
     Ok(())
-}
-
-/// Closes `/proc/1` to the command: the files that are open here, some of them the host's, and the memory.
-/// It stays so for as long as this process executes nothing.
-///
-/// Where root runs the container, the kernel does it, for the user id has changed. A plain user's
-/// doesn't change, so that the command could come in through `/proc/1/fd`.
-///
-/// # Errors
-/// None that the kernel gives.
-///
-/// Source: [PR_SET_DUMPABLE(2const)](https://man7.org/linux/man-pages/man2/PR_SET_DUMPABLE.2const.html),
-/// [ptrace(2)](https://man7.org/linux/man-pages/man2/ptrace.2.html), "Ptrace access mode checking".
-pub fn shut_init() -> Result<()> {
-    Ok(call!("prctl"(format_args!("PR_SET_DUMPABLE, 0")) = prctl::set_dumpable(false))?)
 }
 
 /// The bounding set of a spec, as the crate that sets it has it.

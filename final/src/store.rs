@@ -47,7 +47,7 @@ impl Store {
         })?;
         let dir = fs::canonicalize(&dir)?;
         let store = Store { dir, ids: ids.clone() };
-        inside::make_dir(&store.layers_dir(), ids)?;
+        inside::make_shared_dir(&store.layers_dir(), ids)?;
         for dir in [store.containers(), store.merged()] {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
         }

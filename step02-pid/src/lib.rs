@@ -24,7 +24,7 @@ use nix::{
         signal::{Signal, kill},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::Pid,
+    unistd::{Pid, getpgid, getpgrp},
 };
 use uts::{
     CloneFlags, Received, Signals, call,
@@ -60,9 +60,11 @@ pub fn init(command: impl Fn() -> Result<Infallible>) -> Result<Infallible> {
                     exit(exit_code(end).into())
                 }
             }
-            Some(Received { signal, from_terminal: false }) => forward(signal, command),
-            Some(Received { from_terminal: true, .. }) => {} // The command has got it as well.
-            None => exit(128 + Signal::SIGKILL as i32),      // Nobody is left to wait for us.
+            // From the terminal, and the command is in the group that got it as well.
+            Some(Received { from_terminal: true, .. })
+                if getpgid(Some(command)) == Ok(getpgrp()) => {}
+            Some(Received { signal, .. }) => forward(signal, command),
+            None => exit(128 + Signal::SIGKILL as i32), // Nobody is left to wait for us.
         }
     }
 }

@@ -12,9 +12,10 @@ use std::{
 };
 
 use anyhow::Result;
-use nix::unistd::geteuid;
+use nix::{errno::Errno, unistd::geteuid};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use user::{IdMap, as_root_inside};
-use uts::call;
+use uts::{call, unique_name};
 
 use crate::{Expected, Layers, Marks};
 
@@ -33,6 +34,24 @@ pub fn make_dir(path: &Path, ids: &IdMap) -> Result<()> {
         call!("chown"(path, user, group) = chown(path, Some(user), Some(group)))?;
     }
     Ok(())
+}
+
+/// As [`make_dir`], for a directory that several processes may make at once. It gets its name last:
+/// whoever finds it must find that it belongs to root inside.
+///
+/// # Errors
+/// As [`make_dir`].
+pub fn make_shared_dir(path: &Path, ids: &IdMap) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let new = path.with_extension(unique_name("new-"));
+    make_dir(&new, ids)?;
+    let flags = RenameFlags::NOREPLACE;
+    match call!("renameat2"(&new, path) = renameat_with(CWD, &new, CWD, path, flags)) {
+        Err(error) if error.errno() == Errno::EEXIST => Ok(fs::remove_dir(&new)?),
+        result => Ok(result?),
+    }
 }
 
 /// Whether memory (tmpfs) can take a container's own layer: it keeps the marks of overlayfs, which

@@ -60,7 +60,7 @@ impl StackOptions {
         let store = cache.join(format!("layers-{}", ids.root().0));
         for archive in &self.layer {
             fs::create_dir_all(&cache)?;
-            inside::make_dir(&store, ids)?;
+            inside::make_shared_dir(&store, ids)?;
             let tar =
                 File::open(archive).with_context(|| format!("--layer {}", archive.display()))?;
             let layer = inside::add_layer(&store, tar, &Expected::default(), ids);

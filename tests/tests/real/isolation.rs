@@ -24,7 +24,7 @@ pub fn scenarios() -> Vec<Scenario> {
         Scenario::new("real::open_files_stay_outside", MACHINE, open_files),
         Scenario::new("real::open_files_stay_outside_of_users", AS_ROOT, open_files_of_users),
         Scenario::new("real::capabilities", MACHINE, capabilities),
-        Scenario::new("real::hostile_images", MACHINE, hostile_images),
+        Scenario::new("real::hostile_images", AS_ROOT, hostile_images),
     ]
 }
 

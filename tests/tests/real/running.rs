@@ -17,11 +17,17 @@ use nix::{
 use tests::{
     programs::program,
     run::{Finished, LIMIT, finish},
+    scenario::Place,
 };
 
 /// `final run OPTIONS IMAGE -- COMMAND`, with a store that belongs to this scenario.
 pub fn command(options: &[&str], image: &str, command: &[&str]) -> Command {
-    command_with_store("/tmp/store", options, image, command)
+    // As root, a scenario has a /tmp of its own.
+    let store = match Place::current() {
+        Place::User => format!("{}/real-store", std::env::var("HOME").unwrap_or_default()),
+        _ => "/tmp/store".to_owned(),
+    };
+    command_with_store(&store, options, image, command)
 }
 
 /// As [`command`], with a store that may be there already.

@@ -24,8 +24,8 @@ pub fn scenarios() -> Vec<Scenario> {
         Scenario::new("real::signals", MACHINE, signals),
         Scenario::new("real::leaves_nothing", AS_ROOT, leaves_nothing),
         Scenario::new("real::disk_full", AS_ROOT, disk_full),
-        Scenario::new("real::many_at_once", MACHINE, many_at_once),
-        Scenario::new("real::damaged_images", MACHINE, damaged_images),
+        Scenario::new("real::many_at_once", AS_ROOT, many_at_once),
+        Scenario::new("real::damaged_images", AS_ROOT, damaged_images),
         Scenario::new("real::another_map_of_ids", AS_ROOT, another_map),
     ]
 }
