@@ -199,7 +199,10 @@ pub fn bear(
         explain::change_side("container");
     }
     *PARENT.lock().expect("nobody panics with this lock") = Some(parent);
-    let Err(error) = end_with_parent().and_then(|()| child());
+    if end_with_parent().is_err() {
+        std::process::exit(RUNTIME_FAILED.into()); // Quietly: the parent has said what was wrong.
+    }
+    let Err(error) = child();
     // Not by way of main: what the parent has set up isn't the child's to tear down.
     std::process::exit(report(&error).into())
 }

@@ -122,14 +122,19 @@ pub fn story(text: &str) -> String {
         .collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
     let mut text = normalise(text, &groups.iter().map(|group| (*group, "")).collect::<Vec<_>>());
-    for before in ["/proc/", "netns "] {
-        text = replace_digits(&text, before, "PID", |c| c.is_ascii_digit(), 1);
-    }
+    text = without_pids(&text);
     for before in ["veth", "step06-", "step07-", "step08-"] {
         text = replace_digits(&text, before, "RANDOM", |c| c.is_ascii_hexdigit(), 10);
     }
     let lines = text.split_inclusive('\n').map(|line| mask_numbers(&shorten_root(line)));
     Addresses::new(&["HOST-END", "CONTAINER-END"]).shown(&lines.collect::<String>())
+}
+
+/// Takes the numbers of processes out of a text.
+pub fn without_pids(text: &str) -> String {
+    let is_digit = |c: char| c.is_ascii_digit();
+    let text = replace_digits(text, "/proc/", "PID", is_digit, 1);
+    replace_digits(&text, "netns ", "PID", is_digit, 1)
 }
 
 /// Writes `name` for the digits that follow each `before`, if there are at least so many.

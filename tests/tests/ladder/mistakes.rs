@@ -37,6 +37,6 @@ pub fn scenarios() -> Vec<Scenario> {
 fn meets(mistake: &str, errno: &str) -> Result<()> {
     let done = finish(program("mistakes").arg(mistake))?.with_code(125)?;
     anyhow::ensure!(done.stderr.contains(errno), "not {errno}: {}", done.stderr);
-    snapshot::check(&format!("mistake-{mistake}"), &view::story(&done.stderr));
+    snapshot::check(&format!("mistake-{mistake}"), &view::without_pids(&done.stderr));
     Ok(())
 }
