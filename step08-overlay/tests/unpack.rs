@@ -855,6 +855,10 @@ fn what_is_cut_short_or_damaged_is_refused() {
     let len = damaged.len();
     damaged[len - 6] ^= 1; // The checksum.
     assert!(fails(&damaged).contains("corrupt"), "{}", fails(&damaged));
+    let mut damaged = zstd(&tar);
+    let len = damaged.len();
+    damaged[len - 1] ^= 1; // The checksum, again.
+    assert!(fails(&damaged).contains("checksum of a zstd frame"), "{}", fails(&damaged));
     let mut damaged = tar.clone();
     damaged[1536 + 3] ^= 1; // The second file's name.
     let text = fails(&damaged);
