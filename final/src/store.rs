@@ -117,15 +117,8 @@ impl Store {
         self.dir.join("merged")
     }
 
-    /// Where the layers are for containers with this map: what is somebody's inside must belong to
-    /// the same user outside. Under another map, the same layer has other owners.
     fn layers_dir(&self) -> PathBuf {
-        let mut ranges = self.ids.users.clone();
-        if self.ids.groups != self.ids.users {
-            ranges.extend(&self.ids.groups);
-        }
-        let outside = ranges.iter().map(|range| format!("-{}+{}", range.outside, range.count));
-        self.dir.join(format!("layers{}", outside.collect::<String>()))
+        inside::store_for(&self.dir, &self.ids)
     }
 
     /// The directory of a layer, if it is unpacked. Its id is in the image, and a lone tar's was noted

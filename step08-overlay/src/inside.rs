@@ -78,6 +78,17 @@ pub fn remove_dir(path: &Path, ids: &IdMap) -> Result<()> {
     as_root_inside(ids, || crate::remove_dir(path))
 }
 
+/// The directory in `place` for the layers of containers with the map `ids`: what is somebody's inside
+/// must belong to the same user outside, so under another map the same layer has other owners.
+pub fn store_for(place: &Path, ids: &IdMap) -> PathBuf {
+    let mut ranges = ids.users.clone();
+    if ids.groups != ids.users {
+        ranges.extend(&ids.groups);
+    }
+    let outside = ranges.iter().map(|range| format!("-{}+{}", range.outside, range.count));
+    place.join(format!("layers{}", outside.collect::<String>()))
+}
+
 /// As [`Layers::add`], for containers with the map `ids`: the store is the directory `layers`, which
 /// is made by [`make_dir`]. Gives the layer's directory.
 ///

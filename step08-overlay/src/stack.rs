@@ -13,7 +13,7 @@ use nix::{mount::umount, sched::unshare};
 use user::{IdMap, as_root_inside};
 use uts::unique_name;
 
-use crate::{Expected, Marks, Overlay, inside, pack};
+use crate::{Expected, Marks, Overlay, digest_of, inside, pack};
 
 /// The layers of a root file system.
 #[derive(clap::Args)]
@@ -57,13 +57,11 @@ impl StackOptions {
             stack.layers.push(rootfs.to_path_buf());
             stack._rootfs = Some(rootfs);
         }
-        let store = cache.join(format!("layers-{}", ids.root().0));
+        let store = inside::store_for(&cache, ids);
         for archive in &self.layer {
             fs::create_dir_all(&cache)?;
             inside::make_shared_dir(&store, ids)?;
-            let tar =
-                File::open(archive).with_context(|| format!("--layer {}", archive.display()))?;
-            let layer = inside::add_layer(&store, tar, &Expected::default(), ids);
+            let layer = add(&store, archive, ids);
             stack.layers.push(layer.with_context(|| format!("--layer {}", archive.display()))?);
         }
         Ok(stack)
@@ -132,6 +130,14 @@ impl Stack {
             Ok(())
         })
     }
+}
+
+/// Adds an archive to the layers in `store`. Its digest is taken first, which is much faster than to
+/// unpack it once more.
+fn add(store: &Path, archive: &Path, ids: &IdMap) -> Result<PathBuf> {
+    let digest = digest_of(File::open(archive)?)?;
+    let expected = Expected { blob: Some(&digest), diff_id: None };
+    inside::add_layer(store, File::open(archive)?, &expected, ids)
 }
 
 /// How many milliseconds `work` takes.
