@@ -358,6 +358,9 @@ fn why_no_namespaces(errno: Errno, namespaces: CloneFlags) -> Option<String> {
         Errno::EAGAIN => "there are too many processes: a pids limit (step 7) or `ulimit -u` is \
             reached"
             .into(),
+        Errno::ENOMEM => "the process number 1 of this PID namespace has ended (step 2), so there \
+            can be no other any more; or memory is short"
+            .into(),
         _ => return None,
     })
 }

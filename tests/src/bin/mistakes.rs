@@ -10,6 +10,7 @@ use clap::{Parser, ValueEnum};
 use mnt::mount;
 use nix::{
     mount::MsFlags,
+    sched::unshare,
     sys::resource::{Resource, setrlimit},
 };
 use user::{Gate, IdMap, map::Range};
@@ -25,6 +26,8 @@ struct Args {
 enum Mistake {
     /// Step 1: rename the host without the right to.
     NameWithoutRights,
+    /// Step 2: a process in a PID namespace whose number 1 has ended.
+    InitHasEnded,
     /// Step 3: a new root that isn't a mount point.
     RootIsNoMount,
     /// Step 3: mounts that are shared, as on most machines.
@@ -47,6 +50,12 @@ fn main() -> ExitCode {
             user::drop_capabilities(&[])?;
             uts::set_hostname("mine")
         }),
+        Mistake::InitHasEnded => {
+            // It doesn't move this process: the next child is number 1.
+            unshare(pid::NAMESPACE)?;
+            inside(CloneFlags::empty(), || Ok(()))?;
+            inside(CloneFlags::empty(), || Ok(()))
+        }
         Mistake::RootIsNoMount => inside(mnt::NAMESPACE, || {
             mnt::make_private()?;
             mnt::pivot_into(Path::new("/usr"))

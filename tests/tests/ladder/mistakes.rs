@@ -11,8 +11,9 @@ use tests::{
 use crate::snapshot;
 
 /// Each by its name for the program `mistakes`, and the error number that it must meet.
-const IN_THE_LAB: [(&str, &str); 6] = [
+const IN_THE_LAB: [(&str, &str); 7] = [
     ("name-without-rights", "EPERM"),
+    ("init-has-ended", "ENOMEM"),
     ("root-is-shared", "EINVAL"),
     ("pivot-without-rights", "EPERM"),
     ("proc-of-others", "EPERM"),
