@@ -261,6 +261,9 @@ fn why_no_mount(errno: Errno, fstype: &str) -> Option<String> {
             there can be seen whole, by a process in a PID namespace of its own: in another container \
             it is often partly covered"
             .into(),
+        Errno::EPERM if fstype == "mqueue" => "message queues belong to the IPC namespace: only root \
+            of the user namespace that owns it may mount them"
+            .into(),
         Errno::ENOSPC => "the limit on mounts in one namespace is reached: see \
             /proc/sys/fs/mount-max"
             .into(),

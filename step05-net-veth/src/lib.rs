@@ -124,6 +124,7 @@ fn add_veth(name: &str, child: Pid) -> Result<(), uts::call::CallError> {
         format_args!("RTM_NEWLINK {name} type veth peer {LINK} netns {child}"),
     )
     .hint(Errno::EEXIST, "a link of this name is there already")
+    .hint(Errno::ESRCH, "the container has ended already: it has said why")
     .hint(Errno::EOPNOTSUPP, "this kernel has no veth links: load the module veth")
 }
 
@@ -151,6 +152,11 @@ fn set_up(name: &str, index: u32) -> Result<()> {
     Ok(netlink::change(
         RouteNetlinkMessage::SetLink(message),
         format_args!("RTM_SETLINK {name} up"),
+    )
+    .hint(
+        Errno::EPERM,
+        "only root of the user namespace that owns the network namespace may change its links: do \
+         it before the capabilities are dropped",
     )?)
 }
 

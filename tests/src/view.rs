@@ -122,12 +122,18 @@ pub fn story(text: &str) -> String {
         .collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
     let mut text = normalise(text, &groups.iter().map(|group| (*group, "")).collect::<Vec<_>>());
-    text = without_pids(&text);
-    for before in ["veth", "step06-", "step07-", "step08-"] {
-        text = replace_digits(&text, before, "RANDOM", |c| c.is_ascii_hexdigit(), 10);
-    }
+    text = without_chance(&text);
     let lines = text.split_inclusive('\n').map(|line| mask_numbers(&shorten_root(line)));
     Addresses::new(&["HOST-END", "CONTAINER-END"]).shown(&lines.collect::<String>())
+}
+
+/// Takes the numbers of processes, and the names that are chosen by chance, out of a text.
+pub fn without_chance(text: &str) -> String {
+    let is_digit = |c: char| c.is_ascii_hexdigit();
+    let names = ["veth", "step06-", "step07-", "step08-"];
+    names.iter().fold(without_pids(text), |text, before| {
+        replace_digits(&text, before, "RANDOM", is_digit, 10)
+    })
 }
 
 /// Takes the numbers of processes out of a text.

@@ -3,7 +3,7 @@
 //!
 //! `mistakes NAME`, in the lab or as root.
 
-use std::{convert::Infallible, path::Path, process::ExitCode};
+use std::{convert::Infallible, fs, path::Path, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
@@ -13,7 +13,8 @@ use nix::{
     sched::unshare,
     sys::resource::{Resource, setrlimit},
 };
-use user::{Gate, IdMap, map::Range};
+use overlay::{Marks, Overlay};
+use user::{Gate, IdMap, capabilities, map::Range};
 use uts::{CloneFlags, process};
 
 /// Makes a mistake and shows what the kernel says to it.
@@ -40,8 +41,20 @@ enum Mistake {
     RootWithoutMap,
     /// Step 4: write the map twice.
     MapTwice,
+    /// Step 5: set up the network after the right to was given up.
+    LinksWithoutRights,
+    /// Step 5: plug a second cable into the same container.
+    TwoCables,
+    /// Step 5: plug a cable into a container that has ended.
+    CableToNobody,
+    /// Step 6: show the queues of somebody else's IPC namespace.
+    QueuesOfOthers,
     /// Step 7: start one process more than the limit.
     TooManyProcesses,
+    /// Step 8: a layer that lies inside of another.
+    LayerInLayer,
+    /// Step 8: keep a container's own layer on an overlay.
+    OverlayOnOverlay,
 }
 
 fn main() -> ExitCode {
@@ -76,6 +89,31 @@ fn main() -> ExitCode {
         }),
         Mistake::RootWithoutMap => inside(user::NAMESPACE, user::become_root),
         Mistake::MapTwice => map_twice(),
+        Mistake::LinksWithoutRights => inside(net::NAMESPACE, || {
+            user::drop_capabilities(&capabilities::DEFAULT)?;
+            net::configure().map(drop)
+        }),
+        Mistake::TwoCables => two_cables(),
+        Mistake::CableToNobody => {
+            let child = process::spawn(net::NAMESPACE, || end(|| Ok(())))?;
+            process::wait(child)?;
+            net::connect(child)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Mistake::QueuesOfOthers => in_user_namespace(mnt::NAMESPACE, || {
+            user::become_root()?;
+            mnt::make_private()?;
+            ipc::mount_queues(Path::new("/"))
+        }),
+        Mistake::LayerInLayer => inside(mnt::NAMESPACE, || {
+            mnt::make_private()?;
+            mount_overlay(&["one", "one/two"], "container")
+        }),
+        Mistake::OverlayOnOverlay => inside(mnt::NAMESPACE, || {
+            mnt::make_private()?;
+            mount_overlay(&["one"], "container")?;
+            mount_overlay(&["one"], "merged/container")
+        }),
         Mistake::TooManyProcesses => {
             setrlimit(Resource::RLIMIT_NPROC, 1, 1)?;
             inside(CloneFlags::empty(), || Ok(()))
@@ -113,6 +151,29 @@ fn map_twice() -> Result<ExitCode> {
     user::write_id_maps(child, &map())?;
     gate.open()?;
     process::wait(child)
+}
+
+/// The container waits until both cables are there.
+fn two_cables() -> Result<ExitCode> {
+    let gate = Gate::new()?;
+    let child = process::spawn(net::NAMESPACE, || {
+        gate.wait()?;
+        end(|| Ok(()))
+    })?;
+    net::connect(child)?;
+    net::connect(child)?;
+    gate.open()?;
+    process::wait(child)
+}
+
+/// Stacks `layers` under a layer in `container`: directories in a folder of this mistake's own.
+fn mount_overlay(layers: &[&str], container: &str) -> Result<()> {
+    let dir = Path::new("/tmp/layers");
+    for name in layers.iter().chain(&[container, "merged"]) {
+        fs::create_dir_all(dir.join(name))?;
+    }
+    let layers: Vec<_> = layers.iter().map(|layer| dir.join(layer)).collect();
+    Overlay::new(&layers, &dir.join(container), Marks::here())?.mount(&dir.join("merged"))
 }
 
 /// Root stays itself: a map that every lab can write, whichever ids it has.
