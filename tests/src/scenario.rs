@@ -53,6 +53,11 @@ impl Scenario {
     ) -> Self {
         Scenario { name: name.into(), places, proof: Box::new(proof) }
     }
+
+    /// Its name, without a place.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 /// Where a scenario runs.

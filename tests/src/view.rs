@@ -114,6 +114,16 @@ pub fn normalise(text: &str, more: &[(&str, &str)]) -> String {
 /// The story that `--explain` tells, without what belongs to this machine and this run: process
 /// numbers, the addresses of a cable, the place of the cache and of this machine's own group.
 pub fn story(text: &str) -> String {
+    neutral(text, &[], mask_numbers)
+}
+
+/// What commands print that a transcript shows, without what belongs to this machine and this run;
+/// `more` names what else is to be replaced.
+pub fn transcript(text: &str, more: &[(&str, &str)]) -> String {
+    lettered(&neutral(text, more, str::to_owned))
+}
+
+fn neutral(text: &str, more: &[(&str, &str)], mask: fn(&str) -> String) -> String {
     let own_group = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mut groups: Vec<&str> = own_group
         .lines()
@@ -121,9 +131,10 @@ pub fn story(text: &str) -> String {
         .filter(|g| *g != "/")
         .collect();
     groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
-    let mut text = normalise(text, &groups.iter().map(|group| (*group, "")).collect::<Vec<_>>());
+    let groups = groups.iter().map(|group| (*group, ""));
+    let mut text = normalise(text, &more.iter().copied().chain(groups).collect::<Vec<_>>());
     text = without_chance(&text);
-    let lines = text.split_inclusive('\n').map(|line| mask_numbers(&shorten_root(line)));
+    let lines = text.split_inclusive('\n').map(|line| mask(&shorten_root(line)));
     Addresses::new(&["HOST-END", "CONTAINER-END"]).shown(&lines.collect::<String>())
 }
 
@@ -134,6 +145,30 @@ pub fn without_chance(text: &str) -> String {
     names.iter().fold(without_pids(text), |text, before| {
         replace_digits(&text, before, "RANDOM", is_digit, 10)
     })
+}
+
+/// Writes letters for the numbers of namespaces, in the order in which they appear: so one sees
+/// which are the same. `uts:[4026531838]` becomes `uts:[A]`.
+fn lettered(text: &str) -> String {
+    let mut known: Vec<&str> = vec![];
+    let mut parts = text.split(":[");
+    let mut lettered = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        lettered += ":[";
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        let number = &part[..part.len() - rest.len()];
+        if number.is_empty() || !rest.starts_with(']') {
+            lettered += part;
+            continue;
+        }
+        let at = known.iter().position(|known| *known == number).unwrap_or_else(|| {
+            known.push(number);
+            known.len() - 1
+        });
+        lettered.push(char::from(b'A' + u8::try_from(at % 26).unwrap_or_default()));
+        lettered += rest;
+    }
+    lettered
 }
 
 /// Takes the numbers of processes out of a text.
@@ -239,6 +274,13 @@ mod tests {
         let inside = "[a]\nnamespace: x:[2]\nname: host\nlist:\n  1\n  3\n";
         let expected = "[a]\nnamespace: its own\nname: the host's\nlist:\n  1\n  3\n";
         assert_eq!(seen_inside(host, inside), expected);
+    }
+
+    #[test]
+    fn a_transcript_is_the_same_for_all() {
+        let printed = "uts:[4026531838] uts:[77] uts:[4026531838] [x:[y\nveth0a1b2c3d4e 7 secret";
+        let expected = "uts:[A] uts:[B] uts:[A] [x:[y\nvethRANDOM 7 WORD";
+        assert_eq!(super::transcript(printed, &[("secret", "WORD")]), expected);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod step06;
 mod step07;
 mod step08;
 mod steps;
+mod transcripts;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,8 @@ fn main() -> ExitCode {
         step08::scenarios(),
         mistakes::scenarios(),
         leftovers::scenarios(),
+        transcripts::scenarios(),
     ];
-    scenario::main(&files.into_iter().flatten().collect::<Vec<_>>())
+    let all = files.into_iter().flatten().collect();
+    scenario::main(&snapshot::with_list("ladder", all))
 }

@@ -5,6 +5,8 @@ mod isolation;
 mod running;
 mod semantics;
 mod server;
+#[path = "../ladder/snapshot.rs"]
+mod snapshot;
 mod terminals;
 mod trouble;
 
@@ -20,5 +22,6 @@ fn main() -> ExitCode {
         trouble::scenarios(),
         server::scenarios(),
     ];
-    scenario::main(&files.into_iter().flatten().collect::<Vec<_>>())
+    let all = files.into_iter().flatten().collect();
+    scenario::main(&snapshot::with_list("real", all))
 }
