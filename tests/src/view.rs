@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::programs;
 
 /// A report of the probe: section, key and value (a list has a line for each item).
-type Report = Vec<(String, String, String)>;
+pub type Report = Vec<(String, String, String)>;
 
 /// What a process inside sees that is its own. What it has in common with the host, whose report
 /// is given too, is said to be "the host's": so two snapshots differ in their concept alone.
@@ -86,7 +86,8 @@ fn shown_map(value: &str) -> String {
     value.lines().map(line).collect()
 }
 
-fn parse(report: &str) -> Report {
+/// Takes a report apart.
+pub fn parse(report: &str) -> Report {
     let mut section = String::new();
     let mut lines: Report = vec![];
     for line in report.lines() {

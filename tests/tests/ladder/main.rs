@@ -1,5 +1,6 @@
 //! The ladder, step by step, asked of a real kernel: see `tests::scenario` for how this runs.
 
+mod combinations;
 mod every_step;
 mod leftovers;
 mod mistakes;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         step07::scenarios(),
         step08::scenarios(),
         mistakes::scenarios(),
+        combinations::scenarios(),
         leftovers::scenarios(),
         transcripts::scenarios(),
     ];
