@@ -1,12 +1,12 @@
 //! `{{#functions mnt}}`: all public functions of a library, as a table.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use syn::UseTree;
 
 use crate::{
     block,
-    book::{Context, Page},
     directive::Directive,
+    pages::{Context, Page},
     source::{self, Item},
     workspace::{Library, Workspace},
 };
@@ -15,6 +15,7 @@ use crate::{
 pub struct Function {
     /// Its name as code outside of the library says it: `mnt::mount::bind`.
     pub path: String,
+    library: String,
     /// Its name inside of its file: `bind`, `Gate::wait`.
     name: String,
     file: String,
@@ -28,12 +29,10 @@ pub struct Function {
 /// # Errors
 /// If there is no such library, or a source file of it can't be read.
 pub fn functions(directive: &mut Directive, context: &Context) -> Result<String> {
-    let name = directive.take("the library's name")?;
-    let libraries = context.workspace.libraries()?;
-    let library = libraries.iter().find(|library| library.name == name);
-    let library = library.with_context(|| format!("there is no library `{name}` in Cargo.toml"))?;
-    let rows: Vec<String> =
-        of_library(context.workspace, library)?.iter().map(|one| row(one, context)).collect();
+    let library = directive.take("the library's name")?;
+    let functions = context.functions.iter().filter(|function| function.library == library);
+    let rows: Vec<String> = functions.map(|function| row(function, context)).collect();
+    ensure!(!rows.is_empty(), "Cargo.toml names no step's library `{library}` with functions");
     Ok(format!(
         "<div class=\"table-wrapper\">\n<table class=\"functions\">\n\
          <thead><tr><th>function</th><th>what it does</th><th>source</th><th>pages</th></tr></thead>\n\
@@ -53,21 +52,11 @@ pub fn unlisted(workspace: &Workspace, pages: &[Page]) -> Result<Vec<String>> {
 }
 
 /// The place in the book that describes the function `name` of `file`, if it's a public one.
-///
-/// # Errors
-/// If a source file of its library can't be read.
-pub fn link(context: &Context, file: &str, name: &str) -> Result<Option<String>> {
-    for library in context.workspace.libraries()? {
-        if !file.starts_with(&format!("{}/src/", library.folder)) {
-            continue;
-        }
-        let Some(page) = table_of(&library.name, context.pages) else { continue };
-        let functions = of_library(context.workspace, &library)?;
-        let found = functions.iter().find(|one| one.file == file && one.name == name);
-        let link = |one: &Function| format!("{}#{}", context.link(page), anchor(one));
-        return Ok(found.map(link));
-    }
-    Ok(None)
+pub fn link(context: &Context, file: &str, name: &str) -> Option<String> {
+    let here = |function: &&Function| function.file == file && function.name == name;
+    let function = context.functions.iter().find(here)?;
+    let page = table_of(&function.library, context.pages)?;
+    Some(format!("{}#{}", context.link(page), anchor(function)))
 }
 
 /// The page with the table of a library.
@@ -130,20 +119,24 @@ fn without_links(text: &str) -> String {
     plain + rest
 }
 
-/// The public functions of a library, in the order of its files.
+/// The public functions of all libraries, in the order of the steps and of their files.
 ///
 /// # Errors
 /// If a source file can't be read.
-pub fn of_library(workspace: &Workspace, library: &Library) -> Result<Vec<Function>> {
-    let folder = format!("{}/src", library.folder);
-    let root = Module { file: format!("{folder}/lib.rs"), folder, path: library.name.clone() };
+pub fn of_workspace(workspace: &Workspace) -> Result<Vec<Function>> {
     let mut found = vec![];
-    root.gather(workspace, &|_| Some(library.name.clone()), &mut found)?;
+    for Library { name, folder } in workspace.libraries()? {
+        let folder = format!("{folder}/src");
+        let file = format!("{folder}/lib.rs");
+        let root = Module { library: name.clone(), file, folder, path: name.clone() };
+        root.gather(workspace, &|_| Some(name.clone()), &mut found)?;
+    }
     Ok(found)
 }
 
 /// A source file, and the folder of the modules in it.
 struct Module {
+    library: String,
     file: String,
     folder: String,
     path: String,
@@ -166,6 +159,7 @@ impl Module {
             let Some(module) = reached(top) else { continue };
             to.push(Function {
                 path: format!("{module}::{}", item.name),
+                library: self.library.clone(),
                 name: item.name.clone(),
                 file: self.file.clone(),
                 line: *item.lines.start(),
@@ -196,7 +190,8 @@ impl Module {
         let folder = format!("{}/{name}", self.folder);
         let file = format!("{folder}.rs");
         let file = if workspace.has(&file) { file } else { format!("{folder}/mod.rs") };
-        Some(Module { file, folder, path: format!("{}::{name}", self.path) })
+        let path = format!("{}::{name}", self.path);
+        Some(Module { library: self.library.clone(), file, folder, path })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{block, book::Context, directive::Directive, functions, source};
+use crate::{block, directive::Directive, functions, pages::Context, source};
 
 /// `{{#item FILE NAME}}` is the item without its doc comment; `docs` adds it, `body` leaves only what
 /// stands between the braces.
@@ -22,7 +22,7 @@ pub fn item(directive: &mut Directive, context: &Context) -> Result<String> {
         (false, false) => item.code(),
     };
     let place = format!("<code>{}</code>, line {}", block::escaped(&file), item.lines.start());
-    let place = match functions::link(context, &file, &name)? {
+    let place = match functions::link(context, &file, &name) {
         Some(link) => format!("<a href=\"{link}\">{place}</a>"),
         None => place,
     };

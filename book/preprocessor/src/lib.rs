@@ -5,12 +5,11 @@
 //! the build, as does what no page shows.
 //!
 //! - [`source`] finds a function or a type in a source file by its name.
-//! - [`book`] makes the pages, a directive at a time; what a directive shows is made by a module
+//! - [`pages`] makes the pages, a directive at a time; what a directive shows is made by a module
 //!   named for it.
 //! - [`workspace`] reads what pages show, and knows what they have not shown yet.
 
 pub mod block;
-pub mod book;
 pub mod diff;
 pub mod directive;
 pub mod exercises;
@@ -19,6 +18,7 @@ pub mod figure;
 pub mod functions;
 pub mod item;
 pub mod matrix;
+pub mod pages;
 pub mod question;
 pub mod scenario;
 pub mod snapshot;

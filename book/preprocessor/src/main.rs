@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use book::{
-    book::{Page, make, unused},
+    pages::{Page, make, unused},
     workspace::Workspace,
 };
 use mdbook_preprocessor::{PreprocessorContext, book::Book, parse_input};

@@ -5,8 +5,12 @@ use std::fmt;
 use anyhow::{Error, Result, bail, ensure};
 
 use crate::{
-    diff, directive::Directive, exercises, explorer, figure, functions, item, matrix, question,
-    scenario, snapshot, workspace::Workspace,
+    diff,
+    directive::Directive,
+    exercises, explorer, figure,
+    functions::{self, Function},
+    item, matrix, question, scenario, snapshot,
+    workspace::Workspace,
 };
 
 /// A page of the book.
@@ -27,6 +31,8 @@ pub struct Context<'a> {
     pub pages: &'a [Page],
     /// The page that the directive stands in.
     pub page: &'a Page,
+    /// The public functions of the ladder's libraries.
+    pub functions: &'a [Function],
 }
 
 impl Context<'_> {
@@ -53,10 +59,14 @@ impl fmt::Display for Problem {
 /// The pages with everything that they show, and what is wrong: with them, or with what none shows.
 pub fn make(workspace: &Workspace, pages: &[Page]) -> (Vec<String>, Vec<Problem>) {
     let mut problems = vec![];
+    let functions = functions::of_workspace(workspace).unwrap_or_else(|error| {
+        problems.push(Problem { place: "the ladder's libraries".into(), error });
+        vec![]
+    });
     let made = pages
         .iter()
         .map(|page| {
-            let context = Context { workspace, pages, page };
+            let context = Context { workspace, pages, page, functions: &functions };
             Maker { context, problems: &mut problems, questions: 0 }.page()
         })
         .collect();
@@ -96,11 +106,8 @@ impl Maker<'_> {
         let mut lines = (1..).zip(page.text.lines());
         while let Some((number, line)) = lines.next() {
             if line.trim_end() == "```question" {
-                let block: Vec<&str> = lines
-                    .by_ref()
-                    .map(|(_, line)| line)
-                    .take_while(|line| *line != "```")
-                    .collect();
+                let block = lines.by_ref().map(|(_, line)| line);
+                let block: Vec<&str> = block.take_while(|line| line.trim_end() != "```").collect();
                 let question = self.question(&block.join("\n"));
                 made += &self.told(number, "question", question);
             } else {
