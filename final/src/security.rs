@@ -1,6 +1,6 @@
 //! What the command may not do, although it may be root inside.
 
-use std::path::Path;
+use std::{fs, os::fd::AsFd, path::Path};
 
 use anyhow::{Context, Result};
 use caps::Capability;
@@ -45,15 +45,26 @@ pub const READ_ONLY: [&str; 5] =
 /// Source: [OCI runtime spec, masked paths](https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#masked-paths).
 pub fn mask(paths: &[String]) -> Result<()> {
     let root = Path::new("/");
-    for path in paths.iter().map(Path::new).filter(|path| path.exists()) {
-        if path.is_dir() {
-            let flags = mount::INERT | MsFlags::MS_RDONLY;
-            mount::mount_new("tmpfs", root, path, flags, Some("size=0k"))?;
-        } else {
-            mount::bind(Path::new("/dev/null"), root, path)?;
+    // One empty directory covers them all: each new file system would cost as much as all the rest.
+    let mut empty: Option<&Path> = None;
+    for path in paths.iter().map(Path::new) {
+        match (fs::metadata(path), empty) {
+            (Err(_), _) => {} // Not on this machine.
+            (Ok(place), None) if place.is_dir() => {
+                let flags = mount::INERT | MsFlags::MS_RDONLY;
+                mount::mount_new("tmpfs", root, path, flags, Some("size=0k"))?;
+                empty = Some(path);
+            }
+            (Ok(place), Some(empty)) if place.is_dir() => cover(path, empty)?,
+            (Ok(_file), _) => cover(path, Path::new("/dev/null"))?,
         }
     }
     Ok(())
+}
+
+/// Shows at `path` what is at `other`.
+fn cover(path: &Path, other: &Path) -> Result<()> {
+    mount::attach(mount::detached(other, None)?.as_fd(), Path::new("/"), path)
 }
 
 /// Lets nothing be written below each of `paths` that is there.
@@ -63,10 +74,11 @@ pub fn mask(paths: &[String]) -> Result<()> {
 ///
 /// Source: [OCI runtime spec, readonly paths](https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#readonly-paths).
 pub fn make_read_only(paths: &[String]) -> Result<()> {
-    let root = Path::new("/");
     for path in paths.iter().map(Path::new).filter(|path| path.exists()) {
-        mount::bind(path, root, path)?; // A mount of its own has attributes of its own.
-        mount::make_read_only(root, path)?;
+        // A mount of its own has attributes of its own, and it has them before anybody can reach it.
+        let copy = mount::detached(path, None)?;
+        mount::freeze(copy.as_fd(), path)?;
+        mount::attach(copy.as_fd(), Path::new("/"), path)?;
     }
     Ok(())
 }

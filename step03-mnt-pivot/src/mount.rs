@@ -135,11 +135,24 @@ pub fn change(path: &str, flags: MsFlags) -> Result<()> {
 ///
 /// Source: [mount_setattr(2)](https://man7.org/linux/man-pages/man2/mount_setattr.2.html).
 pub fn make_read_only(root: &Path, at: &Path) -> Result<()> {
-    let target = resolve(root, at)?;
     let recursive = at != Path::new("/");
+    set_read_only(resolve(root, at)?.as_fd(), &beneath(root, at), recursive)
+}
+
+/// Makes what [`detached`] gave read-only, with all mounts below it. `shown` is where it comes from.
+///
+/// # Errors
+/// As [`make_read_only`].
+///
+/// Source: [mount_setattr(2)](https://man7.org/linux/man-pages/man2/mount_setattr.2.html).
+pub fn freeze(tree: BorrowedFd, shown: &Path) -> Result<()> {
+    set_read_only(tree, shown, true)
+}
+
+fn set_read_only(mount: BorrowedFd, shown: &Path, recursive: bool) -> Result<()> {
     call!(
-        "mount_setattr"(beneath(root, at), format_args!("MOUNT_ATTR_RDONLY")) =
-            sys::make_read_only(target.as_fd(), recursive)
+        "mount_setattr"(shown, format_args!("MOUNT_ATTR_RDONLY")) =
+            sys::make_read_only(mount, recursive)
     )?;
     Ok(())
 }
