@@ -39,6 +39,7 @@ impl Queue {
         };
         let create = MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL | MQ_OFlag::O_WRONLY;
         let queue = open(&name, create)
+            .hint(Errno::EMFILE, "your queues may take no more memory: see `prlimit --msgqueue`")
             .hint(Errno::ENOSPC, "the limit is in /proc/sys/fs/mqueue/queues_max")
             .hint(Errno::ENOSYS, "this kernel was built without POSIX message queues")?;
         call!("mq_send"(&name, "from outside") = mq_send(&queue, b"from outside", 0))?;

@@ -13,7 +13,14 @@ use std::{
 
 use anyhow::{Context, Result};
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        eprintln!("listen: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> Result<ExitCode> {
     let mut args = env::args_os().skip(1);
     let usage = "listen ADDRESS:PORT COMMAND [ARGUMENT]...";
     let address = args.next().and_then(|address| address.into_string().ok()).context(usage)?;
