@@ -172,10 +172,12 @@ fn lettered(text: &str) -> String {
     lettered
 }
 
-/// Takes the numbers of processes out of a text.
+/// Takes the numbers of processes out of a text, but for number 1, which isn't chosen by chance.
 pub fn without_pids(text: &str) -> String {
     let is_digit = |c: char| c.is_ascii_digit();
-    let text = replace_digits(text, "/proc/", "PID", is_digit, 1);
+    let init = text.replace("/proc/1/", "/proc/INIT/");
+    let text =
+        replace_digits(&init, "/proc/", "PID", is_digit, 1).replace("/proc/INIT/", "/proc/1/");
     replace_digits(&text, "netns ", "PID", is_digit, 1)
 }
 
