@@ -33,7 +33,9 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let (context, mut book) = parse_input(io::stdin())?;
+    let input = io::read_to_string(io::stdin())?;
+    check_version(&input)?;
+    let (context, mut book) = parse_input(input.as_bytes())?;
     let root = context.root.parent().context("the book lies in the workspace")?;
     let workspace = Workspace::new(root);
     let pages = pages(&book);
@@ -51,6 +53,17 @@ fn run() -> Result<()> {
         }
     });
     Ok(serde_json::to_writer(io::stdout(), &book)?)
+}
+
+/// Tells who uses another mdBook what to do: what it sends can't be understood otherwise.
+fn check_version(input: &str) -> Result<()> {
+    let sent: serde_json::Value = serde_json::from_str(input)?;
+    let version = sent[0]["mdbook_version"].as_str().unwrap_or("unknown");
+    ensure!(
+        version.starts_with("0.5."),
+        "the book needs mdBook 0.5, and this is {version}: cargo install mdbook --version ^0.5"
+    );
+    Ok(())
 }
 
 /// `strict = false` in `book.toml` lets the book be built while it's being written.

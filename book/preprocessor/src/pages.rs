@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anyhow::{Error, Result, bail, ensure};
+use anyhow::{Context as _, Error, Result, bail, ensure};
 
 use crate::{
     diff,
@@ -106,10 +106,12 @@ impl Maker<'_> {
         let mut lines = (1..).zip(page.text.lines());
         while let Some((number, line)) = lines.next() {
             if line.trim_end() == "```question" {
-                let block = lines.by_ref().map(|(_, line)| line);
-                let block: Vec<&str> = block.take_while(|line| line.trim_end() != "```").collect();
-                let question = self.question(&block.join("\n"));
+                let question = self.question(lines.by_ref().map(|(_, line)| line));
                 made += &self.told(number, "question", question);
+            } else if let Some(language @ ("rust" | "diff")) = line.trim().strip_prefix("```") {
+                let error =
+                    "no code is written into a page: {{#item}} and {{#diff}} show what is compiled";
+                made += &self.told(number, &format!("```{language}"), Err(Error::msg(error)));
             } else {
                 made += &self.line(number, line);
             }
@@ -119,10 +121,17 @@ impl Maker<'_> {
     }
 
     /// A question, with an id of its own in the whole book: it can be printed as one page.
-    fn question(&mut self, text: &str) -> Result<String> {
+    fn question<'t>(&mut self, mut lines: impl Iterator<Item = &'t str>) -> Result<String> {
         self.questions += 1;
+        let mut text = String::new();
+        loop {
+            match lines.next().context("it has no end")? {
+                line if line.trim_end() == "```" => break,
+                line => text += &format!("{line}\n"),
+            }
+        }
         let page = self.context.page.path.trim_end_matches(".md").replace('/', "-");
-        question::question(text, &format!("question-{page}-{}", self.questions))
+        question::question(&text, &format!("question-{page}-{}", self.questions))
     }
 
     /// A line with what its directives show. `\{{#` is no directive.

@@ -14,6 +14,7 @@ struct Sample {
     dir: TempDir,
     page: String,
     strict: bool,
+    mdbook: &'static str,
 }
 
 const PAGE: &str = r#"# Step 1
@@ -65,7 +66,12 @@ hints = ["First.", "Second."]
 impl Sample {
     fn new() -> Self {
         let dir = TempDir::new().unwrap();
-        let sample = Sample { dir, page: PAGE.into(), strict: true };
+        let sample = Sample {
+            dir,
+            page: PAGE.into(),
+            strict: true,
+            mdbook: mdbook_preprocessor::MDBOOK_VERSION,
+        };
         FILES.iter().for_each(|(file, text)| sample.write(file, text));
         sample.write("tests/exercises.toml", EXERCISES);
         sample
@@ -92,7 +98,7 @@ impl Sample {
                 "root": self.dir.path().join("book"),
                 "config": { "preprocessor": { "workspace": { "strict": self.strict } } },
                 "renderer": "html",
-                "mdbook_version": mdbook_preprocessor::MDBOOK_VERSION,
+                "mdbook_version": self.mdbook,
             },
             { "items": [{ "Chapter": chapter }] },
         ]);
@@ -217,6 +223,23 @@ fn a_directive_that_is_none() {
     Sample::line_fails_with("So {{#figure ladder}}", &["a line of its own"]);
     Sample::line_fails_with("{{#figure ladder wide}}", &["`wide` isn't understood"]);
     Sample::line_fails_with("{{#figure}}", &["the figure's name is missing"]);
+}
+
+#[test]
+fn a_piece_of_code_that_nobody_compiles() {
+    let code = "```rust\nfn made_up() {}\n```";
+    Sample::line_fails_with(code, &["```rust: no code is written into a page", "{{#item"]);
+    let open = "```question\nWhy?";
+    let mut sample = Sample::new();
+    sample.page += open;
+    sample.fails_with(&["question: it has no end"]);
+}
+
+#[test]
+fn another_mdbook() {
+    let mut sample = Sample::new();
+    sample.mdbook = "0.4.52";
+    sample.fails_with(&["needs mdBook 0.5, and this is 0.4.52"]);
 }
 
 #[test]
