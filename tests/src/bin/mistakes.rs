@@ -103,7 +103,7 @@ fn main() -> ExitCode {
         Mistake::QueuesOfOthers => in_user_namespace(mnt::NAMESPACE, || {
             user::become_root()?;
             mnt::make_private()?;
-            ipc::mount_queues(Path::new("/"))
+            ipc::mount_queues(Path::new("/tmp")) // Where the missing directory may be made.
         }),
         Mistake::LayerInLayer => inside(mnt::NAMESPACE, || {
             mnt::make_private()?;
