@@ -10,9 +10,11 @@
 //! - [`terminal`] gives a program a terminal, and presses Ctrl-C on it.
 //! - [`machine`] lists what a program could leave behind on a machine.
 //! - [`view`] takes out of an output what belongs to this machine, so that it can be a snapshot.
+//! - [`exercises`] reads the manifest of what there is to solve.
 //! - [`chance`] makes the needles and the moments that no answer can know in advance.
 
 pub mod chance;
+pub mod exercises;
 pub mod machine;
 pub mod programs;
 pub mod run;

@@ -35,10 +35,12 @@ pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace")
 }
 
-/// A command that runs a built program, such as `step03-mnt-pivot`, with nothing of this process's
-/// environment but what every test may rely on.
+/// A command that runs a built program, such as `step03-mnt-pivot`, or an example of a step, with
+/// nothing of this process's environment but what every test may rely on.
 pub fn program(name: &str) -> Command {
-    clean(bin_dir().join(name))
+    let dir = bin_dir();
+    let example = dir.join("examples").join(name);
+    clean(if example.exists() { example } else { dir.join(name) })
 }
 
 /// A command that runs any program, with the same environment.
@@ -84,16 +86,11 @@ pub fn build() -> Result<()> {
     };
     let profile = if profile == "debug" { "dev".as_ref() } else { profile };
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace()).args([
-        "build",
-        "--quiet",
-        "--bins",
-        "--package",
-        "tests",
-        "--package",
-        "final",
-    ]);
-    cargo.args(STEPS.iter().flat_map(|step| ["--package", step]));
+    cargo.current_dir(workspace()).args(["build", "--quiet", "--bins", "--examples"]);
+    let there = |part: &&str| workspace().join(part).is_dir();
+    for package in ["tests", "final"].into_iter().chain(STEPS).filter(there) {
+        cargo.args(["--package", package]);
+    }
     cargo.arg("--profile").arg(profile).arg("--target-dir").arg(target);
     let status = cargo.status().context("can't run cargo")?;
     ensure!(status.success(), "cargo can't build the programs");

@@ -2,9 +2,9 @@
 //!
 //! Inside, one is root and has every capability over the lab's own mounts, links, names and
 //! processes, and over nothing of this machine. So steps 1 to 3 run without sudo, and whatever goes
-//! wrong is gone when the lab is left. Two things are the machine's and not the lab's: the files
-//! outside of `/tmp` and `/run`, which belong to whom they belonged before (take care if you were
-//! root already), and the control groups.
+//! wrong is gone when the lab is left. What can be written to is the lab's own, `/tmp` and `/run`,
+//! the project's folder and its caches; all other files are there to be read. The control groups
+//! are the machine's.
 //!
 //! Its `/` is a shared mount, as it is on a machine that systemd has started: there a program that
 //! forgets to make its mounts private spoils the host, and here it is seen to.
@@ -13,26 +13,24 @@ use std::{
     convert::Infallible,
     env,
     ffi::OsString,
-    fs::{self, File},
-    os::{fd::AsRawFd, unix::process::CommandExt},
+    fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
-use anyhow::{Context, Result, bail};
-use nix::{
-    errno::Errno,
-    mount::{MsFlags, mount},
-    sys::signal::SigSet,
-    unistd::geteuid,
+use anyhow::{Result, bail};
+use nix::{mount::MsFlags, sched::CloneFlags, unistd::geteuid};
+
+use crate::{
+    mounts::{self, INERT, Kept},
+    namespaces::{self, Ids},
 };
-use user::{Gate, IdMap};
-use uts::{CloneFlags, call, call::Hint, process};
 
 /// Enters a throw-away host, in which you are root and can break nothing.
 ///
 /// Its mounts, links, names, processes and its /tmp and /run are its own, and gone when you leave.
-/// Your files are there as usual, and the built steps are in PATH. Needs no root.
+/// Your files are there to be read; the project's folder can be written to as well. The built
+/// steps are in PATH. Needs no root.
 ///
 ///   cargo course lab
 ///   cargo course lab -- step01-uts hostname
@@ -49,15 +47,15 @@ pub struct Lab {
 }
 
 /// The environment variable that says that this is the lab.
-const MARK: &str = "CONTAINERS_LAB";
+pub const MARK: &str = "CONTAINERS_LAB";
 
 /// Everything of its own but the control groups and the clocks.
-const NAMESPACES: CloneFlags = user::NAMESPACE
-    .union(mnt::NAMESPACE)
-    .union(net::NAMESPACE)
-    .union(uts::NAMESPACE)
-    .union(ipc::NAMESPACE)
-    .union(pid::NAMESPACE);
+pub const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWUSER
+    .union(CloneFlags::CLONE_NEWNS)
+    .union(CloneFlags::CLONE_NEWNET)
+    .union(CloneFlags::CLONE_NEWUTS)
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWPID);
 
 /// Runs a program in the lab, and waits for its end.
 pub fn enter(lab: &Lab) -> Result<ExitCode> {
@@ -65,146 +63,158 @@ pub fn enter(lab: &Lab) -> Result<ExitCode> {
         bail!("this is the lab already: `exit` leaves it");
     }
     if lab.this_machine {
-        let child = process::spawn(mnt::NAMESPACE, || {
-            furnish(|| Ok(()))?;
-            become_command(&lab.command)
-        })?;
-        return process::wait(child);
+        return namespaces::run(
+            CloneFlags::CLONE_NEWNS,
+            |_| Ok(()),
+            |gate| {
+                gate.wait()?;
+                furnish_machine()?;
+                become_command(&lab.command)
+            },
+        );
     }
-    let ids = ids()?;
-    let gate = Gate::new()?;
-    let child = process::spawn(NAMESPACES, || {
-        gate.wait()?;
-        user::become_root()?;
-        uts::set_hostname("lab")?;
-        furnish(mount_own_views)?;
-        net::configure()?;
-        pid::init(|| become_command(&lab.command))
-    })?;
-    user::write_id_maps(child, &ids)?;
-    gate.open()?;
-    process::wait(child)
+    let ids = Ids::own()?;
+    namespaces::run(
+        NAMESPACES,
+        |child| ids.write(child),
+        |gate| {
+            gate.wait()?;
+            move_in()?;
+            furnish()?;
+            namespaces::live_as_init(command(&lab.command)?)
+        },
+    )
 }
 
-/// For root all ids stay what they are, so that files keep their owners and all of them can be
-/// used; for a user, those that step 4 would take.
-fn ids() -> Result<IdMap> {
-    if !geteuid().is_root() {
-        return user::map::Ids { ids: None }.choose();
-    }
-    let mapped = |file| -> Result<u32> {
-        let map = fs::read_to_string(file)?;
-        let fields: Vec<u32> = map.split_whitespace().flat_map(str::parse).collect();
-        let first = fields.chunks(3).find(|range| range[0] == 0);
-        Ok(first.and_then(|range| range.get(2).copied()).unwrap_or(1))
-    };
-    let count = mapped("/proc/self/uid_map")?.min(mapped("/proc/self/gid_map")?);
-    user::map::Ids { ids: Some(format!("0:{count}").parse()?) }.choose()
+/// Takes the new namespaces into possession.
+pub fn move_in() -> Result<()> {
+    namespaces::become_root()?;
+    nix::unistd::sethostname("lab")?;
+    namespaces::switch_on_loopback()
 }
 
-/// Makes the lab's file system out of the machine's; `own_views` mounts what depends on namespaces.
-fn furnish(own_views: fn() -> Result<()>) -> Result<()> {
-    mnt::make_private()?;
-    let kept = Kept::open()?;
-    own_views()?;
-    for (folder, mode) in [("/tmp", "mode=1777"), ("/run", "mode=755")] {
-        mount_at("tmpfs", folder, MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(mode))?;
+/// Makes the lab's file system out of the machine's.
+fn furnish() -> Result<()> {
+    mounts::spread(MsFlags::MS_PRIVATE)?;
+    let kept = writable().iter().map(|folder| Kept::open(folder)).collect::<Result<Vec<_>>>()?;
+    let groups = Path::new("/sys/fs/cgroup");
+    // A new /sys comes without the control groups, so the machine's are carried over.
+    let groups = groups.is_dir().then(|| Kept::open(groups)).transpose()?;
+    mounts::make_all_read_only()?;
+    mount_own_views()?;
+    mount_scratch()?;
+    for folder in kept.iter().chain(&groups) {
+        folder.restore(Path::new("/"))?;
     }
-    kept.restore()?;
+    enter_working_directory();
     // Last of all: from a shared mount nothing could be moved.
-    change("/", MsFlags::MS_REC | MsFlags::MS_SHARED)
+    mounts::spread(MsFlags::MS_SHARED)
+}
+
+/// As [`furnish`], for this machine itself: with its own processes, links and control groups.
+fn furnish_machine() -> Result<()> {
+    mounts::spread(MsFlags::MS_PRIVATE)?;
+    let covered = |folder: &&PathBuf| is_below_scratch(folder);
+    let folders = writable();
+    let kept = folders.iter().filter(covered).map(|folder| Kept::open(folder));
+    let kept = kept.collect::<Result<Vec<_>>>()?;
+    mount_scratch()?;
+    kept.iter().try_for_each(|folder| folder.restore(Path::new("/")))?;
+    enter_working_directory();
+    mounts::spread(MsFlags::MS_SHARED)
+}
+
+/// The folders that can be written to besides the lab's own: the project's and its caches.
+fn writable() -> Vec<PathBuf> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned);
+    let target = env::current_exe().ok().and_then(|exe| Some(exe.ancestors().nth(2)?.to_owned()));
+    let of_user = |variable, folder: &str| {
+        let home = env::var_os("HOME").map(|home| Path::new(&home).join(folder));
+        env::var_os(variable).map(PathBuf::from).or(home)
+    };
+    let programs = env::var_os("CONTAINERS_BIN_DIR").map(PathBuf::from);
+    let system =
+        ["/var/cache", "/var/lib"].map(|folder| geteuid().is_root().then(|| folder.into()));
+    let mut folders = vec![workspace, target, programs];
+    folders.push(crate::place::workspace().ok());
+    folders.push(of_user("XDG_CACHE_HOME", ".cache"));
+    folders.push(of_user("XDG_STATE_HOME", ".local/share"));
+    folders.extend(system);
+    // What lies in /tmp is covered, and what one stands in should be there.
+    folders.push(env::current_dir().ok().filter(|folder| is_below_scratch(folder)));
+    folders.push(env::var_os("HOME").map(PathBuf::from).filter(|folder| is_below_scratch(folder)));
+    let mut folders: Vec<PathBuf> =
+        folders.into_iter().flatten().filter_map(|folder| fs::canonicalize(folder).ok()).collect();
+    folders.sort();
+    // What lies in another of them comes with that.
+    folders.dedup_by(|folder, before| folder.starts_with(before));
+    folders.retain(|folder| folder.is_dir() && folder != Path::new("/"));
+    folders
+}
+
+fn is_below_scratch(folder: &Path) -> bool {
+    SCRATCH.iter().any(|(top, _)| folder.starts_with(top) && folder != Path::new(top))
 }
 
 /// Mounts what shows the lab's processes, links and queues instead of the machine's.
-fn mount_own_views() -> Result<()> {
-    let inert = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount_at("proc", "/proc", inert, None)?;
-    // A new /sys comes without the control groups, so the machine's are carried over.
-    let groups = Path::new("/sys/fs/cgroup");
-    let hold = groups.exists().then(|| File::open(groups)).transpose()?;
-    mount_at("sysfs", "/sys", inert, None)?;
-    if let Some(hold) = hold {
-        bind_open(&hold, groups)?;
-    }
-    mount_at("tmpfs", "/dev/shm", inert, Some("mode=1777"))?;
+pub fn mount_own_views() -> Result<()> {
+    mounts::new("proc", Path::new("/proc"), INERT, None)?;
+    mounts::new("sysfs", Path::new("/sys"), INERT, None)?;
+    mounts::new("tmpfs", Path::new("/dev/shm"), INERT, Some("mode=1777"))?;
     if Path::new("/dev/mqueue").exists() {
-        mount_at("mqueue", "/dev/mqueue", inert, None)?;
+        mounts::new("mqueue", Path::new("/dev/mqueue"), INERT, None)?;
     }
     Ok(())
 }
 
-fn mount_at(fstype: &str, at: &str, flags: MsFlags, options: Option<&str>) -> Result<()> {
-    call!(mount(Some(fstype), at, Some(fstype), flags, options)).hint(
-        Errno::EPERM,
-        "the kernel lets a user namespace mount this only where the old one can be seen whole: \
-         here, parts of it are covered, as in most containers. The lab needs a real or a virtual \
-         machine, or a container started with --security-opt systempaths=unconfined",
-    )?;
+/// The folders for what nobody keeps.
+const SCRATCH: [(&str, &str); 2] = [("/tmp", "mode=1777"), ("/run", "mode=755")];
+
+fn mount_scratch() -> Result<()> {
+    for (folder, mode) in SCRATCH {
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+        mounts::new("tmpfs", Path::new(folder), flags, Some(mode))?;
+    }
     Ok(())
 }
 
-fn change(at: &str, flags: MsFlags) -> Result<()> {
-    Ok(call!(mount(None::<&str>, at, None::<&str>, flags, None::<&str>))?)
-}
-
-/// Mounts a directory that was opened before it was covered.
-fn bind_open(folder: &File, at: &Path) -> Result<()> {
-    let source = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
-    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-    Ok(call!(mount(Some(&source), at, None::<&str>, flags, None::<&str>))?)
-}
-
-/// The folders that are to be seen in the lab although they lie in a folder that is covered.
-struct Kept(Vec<(PathBuf, File)>);
-
-impl Kept {
-    /// Opens them, while they can be seen; but not before the new mount namespace is there, as
-    /// nothing can be bound from one to another.
-    fn open() -> Result<Self> {
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned);
-        let target = env::current_exe()?.ancestors().nth(2).map(Path::to_owned);
-        let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let home = env::var_os("HOME").map(PathBuf::from);
-        let programs = env::var_os("CONTAINERS_BIN_DIR").map(PathBuf::from);
-        let wanted = [workspace, target, programs, cache, home, env::current_dir().ok()];
-        let covered = |folder: &PathBuf| {
-            ["/tmp", "/run"].iter().any(|top| folder.starts_with(top) && folder != Path::new(top))
-        };
-        let folders = wanted.into_iter().flatten().filter(covered).filter(|folder| folder.is_dir());
-        let open = folders.map(|folder| Ok((folder.clone(), File::open(&folder)?)));
-        open.collect::<Result<_>>().map(Kept).context("can't open a folder of the project")
-    }
-
-    /// Mounts them where they were.
-    fn restore(&self) -> Result<()> {
-        for (folder, open) in &self.0 {
-            fs::create_dir_all(folder)?;
-            bind_open(open, folder)?;
-        }
-        // The working directory still is the one that was covered.
-        if let Ok(here) = env::current_dir() {
-            env::set_current_dir(here)?;
-        }
-        Ok(())
+/// The working directory still is the one that was covered.
+fn enter_working_directory() {
+    let here = env::current_dir().unwrap_or_else(|_| "/".into());
+    if env::set_current_dir(here).is_err() {
+        let _ = env::set_current_dir("/");
     }
 }
 
-/// Becomes `command`, or a shell that says where it is.
-fn become_command(command: &[OsString]) -> Result<Infallible> {
+/// The program to run, or a shell that says where it is.
+pub fn command(words: &[OsString]) -> Result<Command> {
     let path = env::var_os("PATH").unwrap_or_default();
     let programs = env::current_exe()?.parent().map(Path::to_owned).unwrap_or_default();
-    let path = env::join_paths(std::iter::once(programs).chain(env::split_paths(&path)))?;
-    let (program, args) = match command.split_first() {
-        Some((program, args)) => (program.clone(), args.to_vec()),
-        None if Path::new("/bin/bash").exists() => {
-            ("/bin/bash".into(), vec!["--norc".into(), "--noprofile".into()])
+    let examples = programs.join("examples");
+    let path = env::join_paths([programs, examples].into_iter().chain(env::split_paths(&path)))?;
+    let mut command = match words.split_first() {
+        Some((program, args)) => {
+            let mut command = Command::new(program);
+            command.args(args);
+            command
         }
-        None => ("/bin/sh".into(), vec![]),
+        None if Path::new("/bin/bash").exists() => {
+            let mut command = Command::new("/bin/bash");
+            command.args(["--norc", "--noprofile"]);
+            eprintln!(
+                "A throw-away host: you are root, and nothing here reaches your machine. `exit` leaves it."
+            );
+            command
+        }
+        None => Command::new("/bin/sh"),
     };
-    // `spawn` held signals back, and what is held back stays so after execve(2).
-    SigSet::empty().thread_set_mask()?;
-    let mut command = Command::new(&program);
-    command.args(args).env(MARK, "1").env("PATH", path).env("PS1", "lab# ");
+    command.env(MARK, "1").env("PATH", path).env("PS1", "lab \\w# ");
+    Ok(command)
+}
+
+fn become_command(words: &[OsString]) -> Result<Infallible> {
+    use std::os::unix::process::CommandExt;
+    let mut command = command(words)?;
     let error = command.exec();
-    Err(error).with_context(|| format!("can't run {}", program.display()))
+    bail!("can't run {}: {error}", command.get_program().display())
 }

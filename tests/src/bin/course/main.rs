@@ -1,13 +1,18 @@
 //! `cargo course`: what learners and instructors use beside the steps themselves.
 
 mod lab;
+mod mounts;
+mod namespaces;
+mod new;
+mod place;
+mod starter;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
-use uts::process;
 
-/// Helps along the course: a throw-away host to try things in.
+/// Helps along the course: exercises, their checks, and a throw-away host to try things in.
 #[derive(Parser)]
 #[command(version, verbatim_doc_comment)]
 struct Args {
@@ -18,10 +23,29 @@ struct Args {
 #[derive(Subcommand)]
 enum Verb {
     Lab(lab::Lab),
+    New(new::New),
 }
 
+/// The program itself failed, and not what it looked at; the steps have the same.
+const FAILED: u8 = 125;
+
 fn main() -> ExitCode {
-    process::main(|args: Args| match args.verb {
-        Verb::Lab(lab) => lab::enter(&lab),
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(answer) => {
+            let _ = answer.print();
+            return ExitCode::from(if answer.use_stderr() { FAILED } else { 0 });
+        }
+    };
+    run(args.verb).unwrap_or_else(|error| {
+        eprintln!("course: {error:#}");
+        ExitCode::from(FAILED)
     })
+}
+
+fn run(verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Lab(lab) => lab::enter(&lab),
+        Verb::New(new) => new::make(&new),
+    }
 }
