@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::programs::STEPS;
+use crate::programs::{self, STEPS};
 
 /// The manifest's file in a workspace.
 pub const FILE: &str = "tests/exercises.toml";
@@ -218,6 +218,11 @@ impl Manifest {
             format!("there is no exercise {id}; step {} has {}", id.step, others.join(", "))
         })
     }
+}
+
+/// Whether this program belongs to a student's workspace.
+pub fn is_starter() -> bool {
+    Manifest::read(programs::workspace()).is_ok_and(|manifest| manifest.starter)
 }
 
 /// The folders of the steps that a workspace has, with their numbers.

@@ -100,7 +100,9 @@ fn furnish() -> Result<()> {
     let groups = Path::new("/sys/fs/cgroup");
     // A new /sys comes without the control groups, so the machine's are carried over.
     let groups = groups.is_dir().then(|| Kept::open(groups)).transpose()?;
+    let devices = Kept::open(Path::new("/dev"))?;
     mounts::make_all_read_only()?;
+    devices.restore(Path::new("/"))?;
     mount_own_views()?;
     mount_scratch()?;
     for folder in kept.iter().chain(&groups) {

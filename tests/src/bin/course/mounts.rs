@@ -67,6 +67,7 @@ impl Kept {
     }
 
     /// Lets nobody write below it.
+    #[allow(dead_code)]
     pub fn make_read_only(self) -> Result<Self> {
         set_read_only(self.tree.as_fd().as_raw_fd(), c"")?;
         Ok(self)
