@@ -11,12 +11,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use book::source;
 use ::tests::{
     exercises::{self, Exercise, Id, Manifest},
     programs::STEPS,
 };
+use anyhow::{Context, Result, bail, ensure};
+use book::source;
 
 /// What of the workspace a student gets, beside the steps: the rest is the instructor's, or made.
 const SHARED: [&str; 8] = [
