@@ -1,6 +1,7 @@
 //! The ladder, step by step, asked of a real kernel: see `tests::scenario` for how this runs.
 
 mod combinations;
+mod commands;
 mod every_step;
 mod leftovers;
 mod mistakes;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         combinations::scenarios(),
         leftovers::scenarios(),
         transcripts::scenarios(),
+        commands::scenarios(),
     ];
     let all = files.into_iter().flatten().collect();
     scenario::main(&snapshot::with_list("ladder", all))
