@@ -56,7 +56,7 @@ fn all_run(page: &str) -> Result<()> {
         return skip(format!("there is no lab: {reason}"));
     }
     let text = fs::read_to_string(workspace().join(page))?;
-    for shown in blocks(&text).flat_map(|block| shown(block)) {
+    for shown in blocks(&text).flat_map(shown) {
         shown.check().with_context(|| format!("{page}: `{}`", shown.command))?;
     }
     Ok(())
