@@ -1,6 +1,10 @@
 //! The command line: types only.
 
-use std::{ffi::OsString, path::PathBuf, str::FromStr};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use caps::Capability;
@@ -144,6 +148,11 @@ impl FromStr for Volume {
         let destination = PathBuf::from(destination);
         ensure!(destination.is_absolute(), "{destination:?}: the path inside begins with a slash");
         ensure!(destination.file_name().is_some(), "{destination:?} would hide the whole image");
+        let is_system = ["/proc", "/sys", "/dev"].map(Path::new).contains(&&*destination);
+        ensure!(
+            !is_system && !destination.starts_with("/proc"),
+            "{destination:?} is made by the runtime, which relies on what is there"
+        );
         Ok(Volume { source, destination, read_only })
     }
 }

@@ -72,7 +72,8 @@ pub fn bind(source: &Path, root: &Path, at: &Path) -> Result<()> {
     call!(
         "mount"(source, beneath(root, at), None::<&str>, flags, None::<&str>) =
             mount(Some(&path_of(&from)), &path_of(&target), None::<&str>, flags, None::<&str>)
-    )?;
+    )
+    .hint(Errno::ENOTDIR, ONE_KIND)?;
     Ok(())
 }
 
@@ -110,9 +111,13 @@ pub fn detached(source: &Path, ids: Option<BorrowedFd>) -> Result<OwnedFd> {
 pub fn attach(tree: BorrowedFd, root: &Path, at: &Path) -> Result<()> {
     let target = if is_directory(tree)? { directory(root, at)? } else { file(root, at)? };
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    call!("move_mount"(tree, beneath(root, at)) = move_mount(tree, "", &target, "", flags))?;
+    call!("move_mount"(tree, beneath(root, at)) = move_mount(tree, "", &target, "", flags))
+        .hint(Errno::EINVAL, ONE_KIND)?;
     Ok(())
 }
+
+const ONE_KIND: &str = "one of the two is a directory and the other a file: a directory can only \
+    be mounted on a directory, and a file on a file";
 
 /// Changes a property, such as the propagation type, of the mount at `path`.
 ///

@@ -144,8 +144,19 @@ fn volumes() -> Result<()> {
         let file = at("/tmp/volume/file", place);
         ensure!(says(&["-v", &file], &image, &format!("cat {place}"))? == needle);
     }
-    for wrong in ["/tmp/no-such-thing:/v", "/tmp/volume:relative", "/tmp/volume:/", "/tmp/volume"] {
-        sh(&["-v", wrong], &image, "true")?.with_code(125).with_context(|| wrong.to_owned())?;
+    for (wrong, says) in [
+        ("/tmp/no-such-thing:/v", "No such file"),
+        ("/tmp/volume:relative", "begins with a slash"),
+        ("/tmp/volume:/", "hide the whole image"),
+        ("/tmp/volume", "write SRC:DST"),
+        ("/tmp/volume:/proc", "made by the runtime"),
+        ("/tmp/volume:/proc/sys", "made by the runtime"),
+        ("/tmp/volume:/etc/passwd", "a directory and the other a file"),
+        ("/tmp/volume/file:/etc", "a directory and the other a file"),
+    ] {
+        let done = sh(&["-v", wrong], &image, "true")?.with_code(125);
+        let said = done.with_context(|| wrong.to_owned())?.stderr;
+        ensure!(said.contains(says), "-v {wrong}: {said}");
     }
     Ok(())
 }
