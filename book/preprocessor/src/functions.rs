@@ -35,7 +35,7 @@ pub fn functions(directive: &mut Directive, context: &Context) -> Result<String>
     ensure!(!rows.is_empty(), "Cargo.toml names no step's library `{library}` with functions");
     Ok(format!(
         "<div class=\"table-wrapper\">\n<table class=\"functions\">\n\
-         <thead><tr><th>function</th><th>what it does</th><th>source</th><th>pages</th></tr></thead>\n\
+         <thead><tr><th>function</th><th>what it does, and where it's spoken of</th></tr></thead>\n\
          <tbody>\n{}</tbody>\n</table>\n</div>\n",
         rows.concat()
     ))
@@ -81,11 +81,15 @@ fn row(function: &Function, context: &Context) -> String {
         .collect();
     let file = file.split_once("/src/").map_or(&**file, |(_, file)| file);
     format!(
-        "<tr id=\"{}\"><td><code>{path}</code></td><td>{}</td><td><code>{file}:{line}</code></td>\
-         <td>{}</td></tr>\n",
+        "<tr id=\"{}\"><td><code>{path}</code><br><small>{file}, line {line}</small></td>\
+         <td>{}{}</td></tr>\n",
         anchor(function),
         block::html(&without_links(sentence)),
-        pages.join(", ")
+        if pages.is_empty() {
+            String::new()
+        } else {
+            format!("<br><small>{}</small>", pages.join(", "))
+        },
     )
 }
 

@@ -25,7 +25,7 @@ pub struct Item<'a> {
     pub signature: &'a str,
     /// The body of a function, or what a type, trait, block or module holds; with its braces.
     pub body: Option<Range<usize>>,
-    /// Whether it's declared with `pub`, or part of a trait that is.
+    /// Whether it's declared with `pub`, or part of a trait that is, and not hidden from the docs.
     pub public: bool,
     /// Whether it's a function or a method.
     pub function: bool,
@@ -206,6 +206,7 @@ impl<'a> Collector<'a> {
     }
 
     fn interface(&mut self, item: &syn::ItemTrait, path: &str, public: bool) {
+        let public = public && !item.attrs.iter().any(is_hidden);
         let name = join(path, &item.ident);
         let body = Some(braces(item.brace_token.span));
         let (attributes, whole) = (&item.attrs, item.span());
@@ -264,7 +265,7 @@ impl<'a> Collector<'a> {
             },
             range: whole,
             body: parts.body,
-            public: parts.public,
+            public: parts.public && !parts.attributes.iter().any(is_hidden),
             function: parts.function,
             text,
             start,
@@ -294,9 +295,17 @@ fn is_doc(attribute: &Attribute) -> bool {
 }
 
 fn is_for_tests(attribute: &Attribute) -> bool {
-    let test: Option<syn::Ident> =
-        attribute.path().is_ident("cfg").then(|| attribute.parse_args().ok()).flatten();
-    test.is_some_and(|word| word == "test")
+    is_word(attribute, "cfg", "test")
+}
+
+fn is_hidden(attribute: &Attribute) -> bool {
+    is_word(attribute, "doc", "hidden")
+}
+
+/// Whether it's `#[name(word)]`.
+fn is_word(attribute: &Attribute, name: &str, word: &str) -> bool {
+    let list = matches!(attribute.meta, Meta::List(_)) && attribute.path().is_ident(name);
+    list && attribute.parse_args::<syn::Ident>().is_ok_and(|found| found == word)
 }
 
 /// Whole lines of a text without the indentation that they share.
@@ -344,6 +353,9 @@ impl<'a> Map<'a> {
     }
 
     fn hidden(&self) {}
+
+    #[doc(hidden)]
+    pub fn for_macros(&self) {}
 }
 
 impl fmt::Display for Map<'_> {
@@ -395,6 +407,7 @@ mod tests {
         assert_eq!(item.body_code().unwrap(), "self.name");
         assert_eq!(item.docs, "/// The root.");
         assert!(!find(TEXT, "Map::hidden").unwrap().public);
+        assert!(!find(TEXT, "Map::for_macros").unwrap().public);
         assert_eq!(find(TEXT, "Map::hidden").unwrap().body_code().unwrap(), "");
     }
 
@@ -407,6 +420,7 @@ mod tests {
             "impl Map",
             "Map::root",
             "Map::hidden",
+            "Map::for_macros",
             "impl Display for Map",
             "Map::fmt",
             "SIZE",

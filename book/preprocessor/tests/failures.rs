@@ -140,7 +140,7 @@ fn a_page_shows_what_is_there() {
     let shown = [
         "<a href=\"step01.html#uts.set_names\"><code>step01-uts/src/lib.rs</code>, line 4</a>",
         "```rust,noplayground\npub fn set_names() {\n    work();\n}\n```",
-        "<tr id=\"uts.set_names\"><td><code>uts::set_names</code></td><td>Sets <code>both</code>.</td>",
+        "<code>uts::set_names</code><br><small>lib.rs, line 4</small></td><td>Sets <code>both</code>.<br>",
         "<tr id=\"uts.unique\">",
         "```text\n2 clone3(A|B)\n```",
         "```console\n$ hostname\nbox\n```",
