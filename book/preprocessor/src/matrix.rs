@@ -1,8 +1,8 @@
 //! `{{#matrix}}`: the ladder as one table: what a process sees in each step.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use crate::{block, workspace::Workspace};
+use crate::{block, book::Context};
 
 /// What the probe says of something that inside and outside have in common.
 const SHARED: &str = "the host's";
@@ -17,8 +17,9 @@ struct Row {
 /// The table, from the snapshots `stepNN-probe`.
 ///
 /// # Errors
-/// If one of them is missing.
-pub fn matrix(workspace: &Workspace) -> Result<String> {
+/// If one of them, or a step's chapter, is missing.
+pub fn matrix(context: &Context) -> Result<String> {
+    let workspace = context.workspace;
     let libraries = workspace.libraries()?;
     let mut rows: Vec<Row> = vec![];
     for (step, library) in libraries.iter().enumerate() {
@@ -33,16 +34,38 @@ pub fn matrix(workspace: &Workspace) -> Result<String> {
             rows[at].values[step] = Some(value);
         }
     }
-    let heads = libraries.iter().enumerate().map(|(number, library)| {
-        let (number, name) = (number + 1, &library.name);
-        format!("<th scope=\"col\"><a href=\"step{number:02}.html\">{number}<br>{name}</a></th>")
-    });
-    let heads: String = heads.collect();
+    let (changing, same): (Vec<Row>, Vec<Row>) = rows
+        .into_iter()
+        .partition(|row| row.values.iter().any(|value| !is_shared(value.as_deref())));
+    let heads = (1..).zip(&libraries).map(|(number, library)| head(context, number, &library.name));
+    let heads = heads.collect::<Result<String>>()?;
     Ok(format!(
         "<div class=\"table-wrapper\">\n<table class=\"matrix\">\n\
-         <thead><tr><th scope=\"col\">what a process sees</th>{heads}</tr></thead>\n{}\
-         </table>\n</div>\n",
-        sections(&rows, libraries.len())
+         <caption>What a process sees, in each step. {LEGEND}</caption>\n\
+         <thead><tr><th scope=\"col\">step</th>{heads}</tr></thead>\n{}</table>\n</div>\n\
+         <p class=\"matrix-rest\">The host’s in all steps: {}.</p>\n",
+        sections(&changing, libraries.len()),
+        same.iter().map(|row| block::escaped(&row.key)).collect::<Vec<_>>().join(", ")
+    ))
+}
+
+/// What the signs mean.
+const LEGEND: &str = "<span class=\"own changed\"><span>●</span></span> its own, new or changed in this \
+    step; <span class=\"own\"><span>●</span></span> its own, as in the step before; \
+    <span class=\"host\"><span>·</span></span> the host’s.";
+
+fn is_shared(value: Option<&str>) -> bool {
+    value.is_none_or(|value| value == SHARED)
+}
+
+/// The head of a step's column, with a link to its chapter.
+fn head(context: &Context, number: usize, name: &str) -> Result<String> {
+    let path = format!("step{number:02}.md");
+    let page = context.pages.iter().find(|page| page.path == path);
+    let link = context.link(page.with_context(|| format!("there is no page {path}"))?);
+    let name = block::escaped(name);
+    Ok(format!(
+        "<th scope=\"col\"><a href=\"{link}\" title=\"step {number}: {name}\">{number}</a></th>"
     ))
 }
 
@@ -63,31 +86,39 @@ fn sections(rows: &[Row], steps: usize) -> String {
 
 fn row(row: &Row) -> String {
     let mut before: Option<&str> = Some(SHARED);
-    let cells: Vec<String> = row
-        .values
-        .iter()
-        .map(|value| {
-            let value = value.as_deref();
-            let changed = if value == before { "" } else { " changed" };
-            before = value;
-            let (class, text) = match value {
-                None => ("untold", "–".to_owned()),
-                Some(SHARED) => ("host", "host".to_owned()),
-                Some(own) => ("own", short(own)),
-            };
-            format!("<td class=\"{class}{changed}\">{}</td>", block::escaped(&text))
-        })
-        .collect();
-    let key = block::escaped(&row.key);
-    format!("<tr><th scope=\"row\">{key}</th>{}</tr>\n", cells.concat())
+    let cells = row.values.iter().map(|value| {
+        let value = value.as_deref();
+        let changed = value != before;
+        before = value;
+        cell(value, changed)
+    });
+    let (cells, key) = (cells.collect::<String>(), block::escaped(&row.key));
+    format!("<tr><th scope=\"row\">{key}</th>{cells}</tr>\n")
 }
 
-/// A value, or the number of its lines.
+/// A sign, with its meaning for who can't see it and the value for who points at it.
+fn cell(value: Option<&str>, changed: bool) -> String {
+    let Some(own) = value.filter(|value| *value != SHARED) else {
+        return "<td class=\"host\"><span aria-hidden=\"true\">·</span>\
+                <span class=\"unseen\">the host’s</span></td>"
+            .into();
+    };
+    let (class, meaning) = if changed { (" changed", "new") } else { ("", "its own") };
+    format!(
+        "<td class=\"own{class}\" title=\"{}\"><span aria-hidden=\"true\">●</span>\
+         <span class=\"unseen\">{meaning}</span></td>",
+        block::escaped(&short(own))
+    )
+}
+
+/// A value, or the first of its lines.
 fn short(value: &str) -> String {
-    match value.lines().collect::<Vec<_>>()[..] {
-        [] => "none".into(),
-        [line] => line.to_owned(),
-        ref lines => format!("{} of its own", lines.len()),
+    const LINES: usize = 4;
+    let lines: Vec<&str> = value.lines().collect();
+    match lines.len() {
+        0 => "none".into(),
+        many if many > LINES => format!("{}, … ({many} in all)", lines[..LINES].join(", ")),
+        _ => lines.join(", "),
     }
 }
 
@@ -110,7 +141,23 @@ fn facts(report: &str) -> Vec<(String, String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::facts;
+    use super::{Row, facts, row, short};
+
+    #[test]
+    fn what_is_new_is_told_from_what_was_there() {
+        let values = ["the host's", "a", "a", "b"].map(|value| Some(value.to_owned())).to_vec();
+        let html = row(&Row { section: "s".into(), key: "k".into(), values });
+        let classes: Vec<&str> =
+            html.split("<td class=\"").skip(1).filter_map(|td| td.split('"').next()).collect();
+        assert_eq!(classes, ["host", "own changed", "own", "own changed"]);
+    }
+
+    #[test]
+    fn long_lists_are_shortened() {
+        assert_eq!(short(""), "none");
+        assert_eq!(short("1\n2"), "1, 2");
+        assert_eq!(short("1\n2\n3\n4\n5"), "1, 2, 3, 4, … (5 in all)");
+    }
 
     #[test]
     fn the_report_of_the_probe_is_read() {

@@ -184,7 +184,7 @@ fn show(directive: &mut Directive, context: &Context) -> Result<String> {
         "test" => scenario::test(directive, workspace),
         "functions" => functions::functions(directive, context),
         "explorer" => explorer::explorer(workspace),
-        "matrix" => matrix::matrix(workspace),
+        "matrix" => matrix::matrix(context),
         other => bail!("there is no directive `{other}`"),
     }
 }
