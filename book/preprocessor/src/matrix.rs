@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use crate::{block, book::Context};
+use crate::{block, pages::Context};
 
 /// What the probe says of something that inside and outside have in common.
 const SHARED: &str = "the host's";
