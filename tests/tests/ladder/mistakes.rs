@@ -1,10 +1,12 @@
 //! What the kernel says to the mistakes that learners make, and what we add to it.
 
+use std::fs;
+
 use anyhow::Result;
 use tests::{
     programs::program,
     run::finish,
-    scenario::{AS_ROOT, IN_LAB, Place, Scenario},
+    scenario::{AS_ROOT, IN_LAB, Place, Scenario, skip},
     view,
 };
 
@@ -42,6 +44,10 @@ pub fn scenarios() -> Vec<Scenario> {
 }
 
 fn meets(mistake: &str, errno: &str) -> Result<()> {
+    // There the mistake is met one call later, by setresgid.
+    if mistake == "root-without-map" && fs::read_to_string("/proc/self/setgroups")? == "deny\n" {
+        return skip("this lab has one id, and so no groups to give up");
+    }
     let done = finish(program("mistakes").arg(mistake))?.with_code(125)?;
     anyhow::ensure!(done.stderr.contains(errno), "not {errno}: {}", done.stderr);
     snapshot::check(&format!("mistake-{mistake}"), &view::without_chance(&done.stderr));

@@ -137,7 +137,8 @@ impl Ids {
             [("newgidmap", "gid_map", &self.groups), ("newuidmap", "uid_map", &self.users)]
         {
             if is_root || ids.len() == 1 {
-                if !is_root {
+                if !is_root && file == "gid_map" {
+                    // Before that map, and never after it.
                     fs::write(format!("/proc/{child}/setgroups"), "deny")?;
                 }
                 let lines: String = ids.iter().map(|(a, b, n)| format!("{a} {b} {n}\n")).collect();
