@@ -96,15 +96,18 @@ fn row(function: &Function, context: &Context) -> String {
 /// Whether a page shows a function's code, or names it.
 fn shows(page: &Page, function: &Function) -> bool {
     let Function { path, name, file, .. } = function;
-    let code = format!("#item {file} {name}");
-    let named =
-        [format!("`{path}`"), format!("`{path}("), format!("`{name}`"), format!("`{name}(")];
-    // `new` and `run` alone say nothing: several types have one.
-    let clear = name.contains("::") || name.contains('_');
-    let ends =
-        |text: &str| !text.starts_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':');
-    page.text.split(&code).skip(1).any(ends)
-        || named[..if clear { 4 } else { 2 }].iter().any(|text| page.text.contains(text))
+    let owner = name.split_once("::").map(|(owner, _)| format!("impl {owner}"));
+    let items = [Some(name.clone()), owner].into_iter().flatten();
+    let ends = |text: &str| !text.starts_with(|c: char| c.is_alphanumeric() || "_:".contains(c));
+    let mut codes = items.map(|item| format!("#item {file} {item}"));
+    if codes.any(|code| page.text.split(&code).skip(1).any(ends)) {
+        return true;
+    }
+    // Elsewhere than in the step's own chapter, `exec` or `open` alone may be something else.
+    let own = file.get(..6) == page.path.get(..6);
+    let clear = own || name.contains("::") || name.contains('_');
+    let mut names = [Some(path), clear.then_some(name)].into_iter().flatten();
+    names.any(|name| ["`", "("].iter().any(|end| page.text.contains(&format!("`{name}{end}"))))
 }
 
 /// A sentence of a doc comment without links, which only rustdoc can follow.
