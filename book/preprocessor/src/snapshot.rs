@@ -9,11 +9,7 @@ use crate::{block, directive::Directive, workspace::Workspace};
 /// # Errors
 /// If there is no such snapshot, or no line with one of the texts.
 pub fn snapshot(directive: &mut Directive, workspace: &Workspace) -> Result<String> {
-    let from = directive.option_with_text("from")?;
-    let to = directive.option_with_text("to")?;
-    let name = directive.take("the snapshot's name")?;
-    let text = workspace.snapshot(&name)?;
-    Ok(block::fenced("text", &cut(&text, from.as_deref(), to.as_deref())?))
+    Ok(block::fenced("text", &lines(directive, workspace, "")?))
 }
 
 /// `{{#transcript step03-surprise}}`: commands that a test has run, and what they printed.
@@ -21,11 +17,15 @@ pub fn snapshot(directive: &mut Directive, workspace: &Workspace) -> Result<Stri
 /// # Errors
 /// As [`snapshot`].
 pub fn transcript(directive: &mut Directive, workspace: &Workspace) -> Result<String> {
+    Ok(block::fenced("console", &lines(directive, workspace, "transcript-")?))
+}
+
+fn lines(directive: &mut Directive, workspace: &Workspace, kind: &str) -> Result<String> {
     let from = directive.option_with_text("from")?;
     let to = directive.option_with_text("to")?;
-    let name = directive.take("the transcript's name")?;
-    let text = workspace.snapshot(&format!("transcript-{name}"))?;
-    Ok(block::fenced("console", &cut(&text, from.as_deref(), to.as_deref())?))
+    let name = directive.take("the snapshot's name")?;
+    let text = workspace.snapshot(&format!("{kind}{name}"))?;
+    cut(&text, from.as_deref(), to.as_deref())
 }
 
 /// The lines from the first with the text `from` to the next with the text `to`, both included.
