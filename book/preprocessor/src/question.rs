@@ -32,9 +32,10 @@ pub fn question(text: &str, id: &str) -> Result<String> {
         block::html(&question)
     );
     for answer in answers {
-        let (class, verdict) = if answer.right { ("right", "Right.") } else { ("wrong", "No.") };
+        // Not "right": mdBook has a class of that name for what floats.
+        let (class, verdict) = if answer.right { ("correct", "Right.") } else { ("wrong", "No.") };
         html += &format!(
-            "<details class=\"answer {class}\"><summary>{}</summary>\n\
+            "<details class=\"answer {class}\"><summary><span>{}</span></summary>\n\
              <div><strong>{verdict}</strong> {}</div></details>\n",
             block::html(&answer.text),
             block::html(&answer.why)
@@ -88,9 +89,9 @@ mod tests {
     fn every_answer_is_explained() {
         let html = question(GOOD, "q1").unwrap();
         assert!(html.contains("<code>1 &lt; 2</code>"), "{html}");
-        assert!(html.contains("answer wrong\"><summary>false</summary>"), "{html}");
+        assert!(html.contains("answer wrong\"><summary><span>false</span></summary>"), "{html}");
         assert!(html.contains("<strong>No.</strong> Count again."), "{html}");
-        assert!(html.contains("<summary><em>true</em></summary>"), "{html}");
+        assert!(html.contains("<summary><span><em>true</em></span></summary>"), "{html}");
         assert!(!html.contains("\n\n"), "{html}");
     }
 
