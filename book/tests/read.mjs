@@ -1,0 +1,133 @@
+// Opens every page of the built book from its folder, light and dark, on a desktop and a phone, and
+// then does what a reader does. It ends with a line "N passed, N failed".
+
+import { mkdirSync, readdirSync } from "node:fs";
+import { resolve } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { chromium } from "playwright-core";
+import { contrast, drawings, names, overflow } from "./in-page.mjs";
+import { reader } from "./reader.mjs";
+
+const BOOK = resolve(process.env.BOOK ?? fileURLToPath(new URL("../book", import.meta.url)));
+const SHOTS = process.env.SHOTS;
+const WIDTHS = { desktop: 1280, phone: 360 };
+// Colours don't depend on the width: each is measured once, and the two that are shown by default twice.
+const THEMES = { desktop: ["light", "navy", "coal", "ayu", "rust"], phone: ["light", "navy"] };
+const FLAGS = [
+  "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+  "--disable-background-networking", "--disable-component-update", "--disable-sync",
+];
+
+const wanted = process.argv.slice(2);
+const results = { passed: 0, failed: 0, skipped: 0 };
+const started = Date.now();
+
+const tell = (name, complaints) => {
+  if (complaints.length) {
+    results.failed += 1;
+    console.log(`FAILED ${name}\n${complaints.map((one) => `    ${one}\n`).join("")}`);
+  } else {
+    results.passed += 1;
+  }
+};
+
+/** A page of the book that complains of errors and of requests to anywhere but its folder. */
+async function open(browser, path, complaints, options = {}) {
+  const context = await browser.newContext({ viewport: { width: WIDTHS.desktop, height: 900 }, ...options });
+  const page = await context.newPage();
+  page.on("console", (message) => {
+    if (["error", "warning"].includes(message.type())) complaints.push(`console: ${message.text()}`);
+  });
+  page.on("pageerror", (error) => complaints.push(`error: ${error.message}`));
+  page.on("request", (request) => {
+    const inside = request.url().startsWith(pathToFileURL(BOOK).href) || request.url().startsWith("data:");
+    if (!inside) complaints.push(`a request to ${request.url()}`);
+  });
+  page.on("requestfailed", (request) => complaints.push(`not found: ${request.url()}`));
+  page.setDefaultTimeout(10_000);
+  await page.goto(`${pathToFileURL(BOOK).href}/${path}`);
+  return page;
+}
+
+/** Everything that can be folded is open, so that it is looked at as well. */
+const unfold = (page) =>
+  page.evaluate(() => document.querySelectorAll("details").forEach((one) => (one.open = true)));
+
+const choose = (page, theme) =>
+  page.evaluate((theme) => {
+    document.getElementById(`mdbook-theme-${theme}`).click();
+    for (const one of document.getAnimations()) one.finish();
+  }, theme);
+
+async function look(browser, path, device) {
+  const complaints = [];
+  const page = await open(browser, path, complaints, { viewport: { width: WIDTHS[device], height: 900 } });
+  await unfold(page);
+  const measure = async (name, check) =>
+    complaints.push(...(await page.evaluate(check)).map((one) => `${name}: ${one}`));
+  for (const theme of THEMES[device]) {
+    await choose(page, theme);
+    await measure(`${theme}, contrast`, contrast);
+    if (SHOTS && ["light", "navy"].includes(theme)) {
+      const name = path.replace(".html", "").replaceAll("/", "-");
+      await page.screenshot({ path: `${SHOTS}/${name}-${theme}-${device}.png`, fullPage: true });
+    }
+  }
+  await measure("overflow", overflow);
+  await measure("figure", drawings);
+  if (path !== "print.html") await measure("names", names);
+  await page.context().close();
+  tell(`${path} on a ${device}`, complaints);
+}
+
+async function read(browser, [name, scenario]) {
+  const complaints = [];
+  const contexts = [];
+  let skipped = false;
+  const skip = (why) => {
+    skipped = true;
+    console.log(`SKIP ${name}: ${why}`);
+  };
+  try {
+    await scenario(async (path, options) => {
+      const page = await open(browser, path, complaints, options);
+      contexts.push(page.context());
+      return page;
+    }, { skip });
+  } catch (error) {
+    complaints.push(error.message.split("\n").slice(0, 12).join("\n    "));
+  }
+  for (const context of contexts) await context.close();
+  if (skipped && !complaints.length) results.skipped += 1;
+  else tell(name, complaints);
+}
+
+/** Runs tasks, as many at once as there are processors here. */
+async function all(tasks) {
+  const worker = async () => {
+    for (let task = tasks.shift(); task; task = tasks.shift()) await task();
+  };
+  await Promise.all([worker(), worker()]);
+}
+
+if (SHOTS) mkdirSync(SHOTS, { recursive: true });
+const fits = (name) => !wanted.length || wanted.some((part) => name.includes(part));
+// toc.html is the table of contents for readers without JavaScript, a frame within the others.
+const pages = readdirSync(BOOK, { recursive: true })
+  .filter((path) => path.endsWith(".html") && !["toc.html", "404.html"].includes(path) && fits(path))
+  .sort();
+const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: FLAGS });
+await all([
+  ...pages.flatMap((path) => Object.keys(WIDTHS).map((device) => () => look(browser, path, device))),
+  ...Object.entries(reader).filter(([name]) => fits(name)).map((one) => () => read(browser, one)),
+]);
+await browser.close();
+
+const { passed, failed, skipped } = results;
+if (!pages.length) console.log(`there is no page in ${BOOK}: mdbook build book`);
+const seconds = ((Date.now() - started) / 1000).toFixed(1);
+console.log(
+  `test result: ${failed ? "FAILED" : "ok"}. ${passed} passed; ${failed} failed; ${skipped} ignored; ` +
+  `${pages.length} pages, in ${seconds} s`);
+console.log(`${passed} passed, ${failed} failed${skipped ? `, ${skipped} skipped` : ""}`);
+process.exit(failed || !passed ? 1 : 0);
