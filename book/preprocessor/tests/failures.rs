@@ -147,7 +147,7 @@ fn a_page_shows_what_is_there() {
         "<figcaption>It has <code>8</code> steps.</figcaption>",
         "### Exercise 1.1: Name it {#exercise-1-1}",
         "<code>step01::names</code></span>, and {{#this}} is no directive.",
-        "<details class=\"answer right\"><summary>That</summary>",
+        "<details class=\"answer correct\"><summary><span>That</span></summary>",
     ];
     shown.iter().for_each(|part| assert!(made.contains(part), "no `{part}` in: {made}"));
     assert!(!made.contains("hidden"), "a function that nobody can call: {made}");
