@@ -13,8 +13,10 @@
 //! - [`exercises`] reads the manifest of what there is to solve.
 //! - [`chance`] makes the needles and the moments that no answer can know in advance.
 
+pub mod answers;
 pub mod chance;
 pub mod exercises;
+pub mod held;
 pub mod machine;
 pub mod programs;
 pub mod run;

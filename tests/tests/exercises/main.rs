@@ -1,6 +1,7 @@
 //! The exercises' own tests: they take anyone's solution, and their messages teach. What is asked
 //! for is in `tests/exercises.toml`; see `tests::scenario` for how this runs.
 
+mod slow_parent;
 #[path = "../ladder/snapshot.rs"]
 mod snapshot;
 mod step01;
@@ -17,6 +18,12 @@ use std::process::ExitCode;
 use tests::scenario;
 
 fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.split_first().map(|(option, command)| (&**option, command)) {
+        Some((slow_parent::EACH, command)) => return slow_parent::run(true, command),
+        Some((slow_parent::ONCE, command)) => return slow_parent::run(false, command),
+        _ => {}
+    }
     let files = [
         step01::scenarios(),
         step02::scenarios(),
