@@ -79,22 +79,28 @@ pub fn build() -> Result<()> {
     if env::var_os(BIN_DIR).is_some() {
         return Ok(());
     }
+    let there = |part: &&str| workspace().join(part).is_dir();
+    let packages: Vec<&str> = ["tests", "final"].into_iter().chain(STEPS).filter(there).collect();
+    let status = cargo(&["build", "--quiet", "--bins", "--examples"], &packages)?.status();
+    ensure!(status.context("can't run cargo")?.success(), "cargo can't build the programs");
+    build_probe(&probe())
+}
+
+/// A command of cargo for these packages, in the profile and the target folder of this program.
+///
+/// # Errors
+/// If this program doesn't lie in a target folder.
+pub fn cargo(args: &[&str], packages: &[&str]) -> Result<Command> {
     let dir = bin_dir();
-    let (target, profile) = (dir.parent(), dir.file_name());
-    let (Some(target), Some(profile)) = (target, profile) else {
+    let (Some(target), Some(profile)) = (dir.parent(), dir.file_name()) else {
         bail!("{} isn't a target folder", dir.display())
     };
     let profile = if profile == "debug" { "dev".as_ref() } else { profile };
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(workspace()).args(["build", "--quiet", "--bins", "--examples"]);
-    let there = |part: &&str| workspace().join(part).is_dir();
-    for package in ["tests", "final"].into_iter().chain(STEPS).filter(there) {
-        cargo.args(["--package", package]);
-    }
+    cargo.current_dir(workspace()).args(args);
+    cargo.args(packages.iter().flat_map(|package| ["--package", package]));
     cargo.arg("--profile").arg(profile).arg("--target-dir").arg(target);
-    let status = cargo.status().context("can't run cargo")?;
-    ensure!(status.success(), "cargo can't build the programs");
-    build_probe(&dir.join(PROBE))
+    Ok(cargo)
 }
 
 /// The probe's file name: not that of the dynamic program that cargo builds beside it.
@@ -103,6 +109,14 @@ const PROBE: &str = "probe-static";
 /// The probe, a static program: it runs also where there is no library at all.
 pub fn probe() -> PathBuf {
     bin_dir().join(PROBE)
+}
+
+/// Builds [`probe`], if it isn't there.
+///
+/// # Errors
+/// What rustc says.
+pub fn make_probe() -> Result<()> {
+    build_probe(&probe())
 }
 
 /// Builds the probe by hand: cargo can't link one program of a workspace statically and the

@@ -20,7 +20,10 @@
 use std::{
     collections::HashMap,
     env, fmt,
+    fs::{self, File},
+    io::Write,
     os::unix::process::CommandExt,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
     sync::{
         Mutex,
@@ -31,6 +34,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
+use serde::{Deserialize, Serialize};
 
 use crate::{chance, programs, run, terminal};
 
@@ -148,9 +152,9 @@ pub fn skip<T>(reason: impl Into<String>) -> Result<T> {
 /// The environment variable that turns skips into failures.
 pub const MUST_RUN: &str = "CONTAINERS_MUST_RUN";
 /// The environment variable that tells a scenario's process where it is.
-const PLACE: &str = "CONTAINERS_PLACE";
+pub const PLACE: &str = "CONTAINERS_PLACE";
 /// The exit code of a scenario's process that was skipped, as automake and crun have it.
-const SKIPPED: u8 = 77;
+pub const SKIPPED: u8 = 77;
 /// How long one scenario may take.
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -161,11 +165,61 @@ enum End {
     Failed(String),
 }
 
+/// How a scenario ended, for programs.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Outcome {
+    /// The scenario's name.
+    pub name: String,
+    /// How it ended.
+    pub result: Verdict,
+    /// Why it failed or was skipped.
+    pub message: String,
+}
+
+/// How a scenario ended, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It held.
+    Passed,
+    /// It doesn't hold.
+    Failed,
+    /// It can't be tried here.
+    Skipped,
+}
+
+impl Outcome {
+    fn of(name: &str, end: &End) -> Self {
+        let (result, message) = match end {
+            End::Passed => (Verdict::Passed, ""),
+            End::Skipped(reason) => (Verdict::Skipped, &**reason),
+            End::Failed(why) => (Verdict::Failed, &**why),
+        };
+        Outcome { name: name.to_owned(), result, message: message.to_owned() }
+    }
+
+    /// Adds it to a file, one line each.
+    fn append(&self, file: &Path) -> Result<()> {
+        let mut file = File::options().append(true).create(true).open(file)?;
+        Ok(file.write_all(format!("{}\n", serde_json::to_string(self)?).as_bytes())?)
+    }
+
+    /// Reads them all.
+    ///
+    /// # Errors
+    /// If the file holds something else.
+    pub fn read_all(file: &Path) -> Result<Vec<Self>> {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+}
+
 /// The whole of a `main`: runs the scenarios that the arguments ask for.
 pub fn main(scenarios: &[Scenario]) -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--inside", name] => return inside(scenarios, name),
+        ["--describe"] => return describe(scenarios),
         ["--terminal", pts, ..] => return terminal::become_session(pts, &args[2..]),
         _ => {}
     }
@@ -173,8 +227,7 @@ pub fn main(scenarios: &[Scenario]) -> ExitCode {
     let runs: Vec<_> = scenarios
         .iter()
         .filter(|scenario| is_of_this_workspace(&scenario.name))
-        .flat_map(|scenario| scenario.places.iter().map(move |&place| (scenario, place)))
-        .filter(|(_, place)| place.fits())
+        .flat_map(|scenario| wanted.places(scenario).map(move |place| (scenario, place)))
         .filter(|(scenario, place)| wanted.has(&full_name(scenario, *place)))
         .collect();
     if wanted.list {
@@ -188,7 +241,16 @@ pub fn main(scenarios: &[Scenario]) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let all = scenarios.iter().flat_map(|scenario| scenario.places).filter(|p| p.fits()).count();
-    run_all(&runs, all - runs.len())
+    run_all(&runs, all.saturating_sub(runs.len()), wanted.report.as_deref())
+}
+
+/// Prints each scenario's name and places, for the course.
+fn describe(scenarios: &[Scenario]) -> ExitCode {
+    for scenario in scenarios.iter().filter(|scenario| is_of_this_workspace(&scenario.name)) {
+        let places: Vec<String> = scenario.places.iter().map(|p| format!("{p:?}")).collect();
+        println!("{} {}", scenario.name, places.join(" ").to_lowercase());
+    }
+    ExitCode::SUCCESS
 }
 
 /// Whether there is what a scenario asks: a student's workspace may end with an earlier step.
@@ -206,6 +268,10 @@ fn is_of_this_workspace(name: &str) -> bool {
 /// What the arguments ask for.
 struct Wanted {
     parts: Vec<String>,
+    /// Names without a place, which then is the first that fits: what the course asks for.
+    names: Vec<String>,
+    /// A file for what came of it.
+    report: Option<PathBuf>,
     skip: Vec<String>,
     exact: bool,
     list: bool,
@@ -217,6 +283,8 @@ impl Wanted {
         let has = |option: &str| args.iter().any(|arg| arg == option);
         let mut wanted = Wanted {
             parts: vec![],
+            names: vec![],
+            report: None,
             skip: vec![],
             exact: has("--exact"),
             list: has("--list"),
@@ -225,6 +293,8 @@ impl Wanted {
         let mut args = args.iter();
         while let Some(arg) = args.next() {
             match arg.as_str() {
+                "--scenario" => wanted.names.extend(args.next().cloned()),
+                "--report" => wanted.report = args.next().map(PathBuf::from),
                 "--skip" => wanted.skip.extend(args.next().cloned()),
                 "--format" | "--test-threads" | "--color" => drop(args.next()),
                 option if option.starts_with("--") => {}
@@ -232,6 +302,16 @@ impl Wanted {
             }
         }
         wanted
+    }
+
+    /// The places to run a scenario in.
+    fn places(&self, scenario: &Scenario) -> impl Iterator<Item = Place> + use<> {
+        let places = scenario.places;
+        let most = match self.names.is_empty() {
+            true => usize::MAX,
+            false => self.names.contains(&scenario.name).into(),
+        };
+        places.iter().copied().filter(|place| place.fits()).take(most)
     }
 
     fn has(&self, name: &str) -> bool {
@@ -249,7 +329,7 @@ fn full_name(scenario: &Scenario, place: Place) -> String {
 }
 
 /// Runs scenarios and prints how they end, in libtest's words.
-fn run_all(runs: &[(&Scenario, Place)], filtered: usize) -> ExitCode {
+fn run_all(runs: &[(&Scenario, Place)], filtered: usize, report: Option<&Path>) -> ExitCode {
     let start = Instant::now();
     let seed = chance::seed();
     println!("\nrunning {} tests ({}={seed} repeats them)", runs.len(), chance::SEED);
@@ -264,6 +344,10 @@ fn run_all(runs: &[(&Scenario, Place)], filtered: usize) -> ExitCode {
             End::Passed => println!("test {name} ... ok"),
             End::Skipped(reason) => println!("SKIP {name}: {reason}"),
             End::Failed(why) => println!("test {name} ... FAILED\n{why}\n"),
+        }
+        if let Some(file) = report {
+            let told = Outcome::of(&scenario.name, &end).append(file);
+            told.unwrap_or_else(|error| eprintln!("{}: {error:#}", file.display()));
         }
         ends.lock().expect("nobody panics with this lock").insert(name, end);
     };
@@ -301,7 +385,7 @@ fn run_at(scenario: &Scenario, place: Place, seed: u64) -> End {
     command.envs(kept).env("RUST_BACKTRACE", "0");
     match run::finish_within(LIMIT, &mut command) {
         Ok(done) if done.code == 0 => End::Passed,
-        Ok(done) if done.code == SKIPPED.into() => skipped(done.stdout.trim().to_owned()),
+        Ok(done) if done.code == i32::from(SKIPPED) => skipped(done.stdout.trim().to_owned()),
         Ok(done) => End::Failed(format!("{}{}exit code {}", done.stdout, done.stderr, done.code)),
         Err(error) => End::Failed(format!("{error:#}")),
     }

@@ -1,11 +1,17 @@
 //! `cargo course`: what learners and instructors use beside the steps themselves.
 
+mod advice;
+mod check;
 mod lab;
 mod mounts;
 mod namespaces;
 mod new;
 mod place;
+mod progress;
+mod show;
 mod starter;
+mod terminal;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -23,6 +29,11 @@ struct Args {
 #[derive(Subcommand)]
 enum Verb {
     Lab(lab::Lab),
+    Check(check::Check),
+    Watch(watch::Watch),
+    Hint(show::Hint),
+    Diff(show::Diff),
+    Solution(show::Solution),
     New(new::New),
 }
 
@@ -46,6 +57,11 @@ fn main() -> ExitCode {
 fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::Lab(lab) => lab::enter(&lab),
+        Verb::Check(check) => check::check(&check),
+        Verb::Watch(watch) => watch::watch(&watch),
+        Verb::Hint(hint) => show::hint(&hint),
+        Verb::Diff(diff) => show::diff(&diff),
+        Verb::Solution(solution) => show::solution(&solution),
         Verb::New(new) => new::make(&new),
     }
 }

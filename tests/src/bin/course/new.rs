@@ -7,8 +7,8 @@ use std::{
     process::ExitCode,
 };
 
+use ::tests::{exercises::Manifest, programs::STEPS};
 use anyhow::{Context, Result, bail, ensure};
-use tests::{exercises::Manifest, programs::STEPS};
 
 use crate::{place, starter};
 

@@ -2,11 +2,11 @@
 
 use std::{env, path::PathBuf};
 
-use anyhow::{Result, ensure};
-use tests::{
+use ::tests::{
     exercises::{Manifest, workspace_of},
     programs,
 };
+use anyhow::{Result, ensure};
 
 /// The workspace to work on.
 pub fn workspace() -> Result<PathBuf> {
