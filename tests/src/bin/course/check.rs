@@ -135,6 +135,7 @@ pub fn test_programs() -> Result<Vec<PathBuf>> {
     let programs: Vec<PathBuf> = messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["profile"]["test"] == true)
         .filter_map(|message| Some(message["executable"].as_str()?.into()))
         .collect();
     ensure!(programs.len() == 2, "cargo has built {programs:?}");
