@@ -5,7 +5,7 @@ use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 use nix::{errno::Errno, sys::prctl};
 use uts::call;
 
-/// What a container's root keeps: the set that docker and podman made the custom. It is enough to
+/// What a container's root keeps: the set that docker made the custom. It is enough to
 /// install packages and to run servers. It has no `CAP_SYS_ADMIN` (mount, new namespaces' owner
 /// rights), no `CAP_NET_ADMIN` (links and firewall) and no `CAP_SYS_PTRACE`.
 ///
