@@ -43,9 +43,9 @@ pub fn matrix(context: &Context) -> Result<String> {
         "<div class=\"table-wrapper\">\n<table class=\"matrix\">\n\
          <caption>What a process sees, in each step. {LEGEND}</caption>\n\
          <thead><tr><th scope=\"col\">step</th>{heads}</tr></thead>\n{}</table>\n</div>\n\
-         <p class=\"matrix-rest\">The host’s in all steps: {}.</p>\n",
+         <p class=\"matrix-rest\">The same as outside in all steps: {}.</p>\n",
         sections(&changing, libraries.len()),
-        same.iter().map(|row| block::escaped(&row.key)).collect::<Vec<_>>().join(", ")
+        same.iter().map(shared).collect::<Vec<_>>().join(", ")
     ))
 }
 
@@ -53,6 +53,14 @@ pub fn matrix(context: &Context) -> Result<String> {
 const LEGEND: &str = "<span class=\"own changed\"><span>●</span></span> its own, new or changed in this \
     step; <span class=\"own\"><span>●</span></span> its own, as in the step before; \
     <span class=\"host\"><span>·</span></span> the host’s.";
+
+/// The name of what is never a process's own.
+fn shared(row: &Row) -> String {
+    match &*row.key {
+        "namespace" => format!("the {} namespace", row.section),
+        key => block::escaped(key),
+    }
+}
 
 fn is_shared(value: Option<&str>) -> bool {
     value.is_none_or(|value| value == SHARED)
