@@ -22,10 +22,13 @@ const wanted = process.argv.slice(2);
 const results = { passed: 0, failed: 0, skipped: 0 };
 const started = Date.now();
 
-const tell = (name, complaints) => {
+const tell = (name, complaints, skipped) => {
   if (complaints.length) {
     results.failed += 1;
     console.log(`FAILED ${name}\n${complaints.map((one) => `    ${one}\n`).join("")}`);
+  } else if (skipped) {
+    results.skipped += 1;
+    console.log(`SKIP ${name}: ${skipped}`);
   } else {
     results.passed += 1;
   }
@@ -44,7 +47,7 @@ async function open(browser, path, complaints, options = {}) {
     if (!inside) complaints.push(`a request to ${request.url()}`);
   });
   page.on("requestfailed", (request) => complaints.push(`not found: ${request.url()}`));
-  page.setDefaultTimeout(10_000);
+  page.setDefaultTimeout(30_000);
   await page.goto(`${pathToFileURL(BOOK).href}/${path}`);
   return page;
 }
@@ -59,48 +62,44 @@ const choose = (page, theme) =>
     for (const one of document.getAnimations()) one.finish();
   }, theme);
 
-async function look(browser, path, device) {
+/** Runs a check of its own pages; what it throws is a complaint as well. */
+async function run(browser, name, check) {
   const complaints = [];
-  const page = await open(browser, path, complaints, { viewport: { width: WIDTHS[device], height: 900 } });
+  const contexts = [];
+  let skipped = "";
+  const opened = async (path, options) => {
+    const page = await open(browser, path, complaints, options);
+    contexts.push(page.context());
+    return page;
+  };
+  try {
+    await check(opened, { complaints, skip: (why) => (skipped = why) });
+  } catch (error) {
+    complaints.push(error.message.split("\n").slice(0, 12).join("\n    "));
+  }
+  for (const context of contexts) await context.close();
+  tell(name, complaints, skipped);
+}
+
+/** What can be measured on a page. */
+const look = (path, device) => async (open, { complaints }) => {
+  const page = await open(path, { viewport: { width: WIDTHS[device], height: 900 } });
   await unfold(page);
   const measure = async (name, check) =>
     complaints.push(...(await page.evaluate(check)).map((one) => `${name}: ${one}`));
   for (const theme of THEMES[device]) {
     await choose(page, theme);
     await measure(`${theme}, contrast`, contrast);
-    if (SHOTS && ["light", "navy"].includes(theme)) {
+    if (SHOTS && ["light", "navy"].includes(theme) && path !== "print.html") {
       const name = path.replace(".html", "").replaceAll("/", "-");
       await page.screenshot({ path: `${SHOTS}/${name}-${theme}-${device}.png`, fullPage: true });
     }
   }
   await measure("overflow", overflow);
   await measure("figure", drawings);
+  // All pages in one: there, names are there several times.
   if (path !== "print.html") await measure("names", names);
-  await page.context().close();
-  tell(`${path} on a ${device}`, complaints);
-}
-
-async function read(browser, [name, scenario]) {
-  const complaints = [];
-  const contexts = [];
-  let skipped = false;
-  const skip = (why) => {
-    skipped = true;
-    console.log(`SKIP ${name}: ${why}`);
-  };
-  try {
-    await scenario(async (path, options) => {
-      const page = await open(browser, path, complaints, options);
-      contexts.push(page.context());
-      return page;
-    }, { skip });
-  } catch (error) {
-    complaints.push(error.message.split("\n").slice(0, 12).join("\n    "));
-  }
-  for (const context of contexts) await context.close();
-  if (skipped && !complaints.length) results.skipped += 1;
-  else tell(name, complaints);
-}
+};
 
 /** Runs tasks, as many at once as there are processors here. */
 async function all(tasks) {
@@ -117,10 +116,10 @@ const pages = readdirSync(BOOK, { recursive: true })
   .filter((path) => path.endsWith(".html") && !["toc.html", "404.html"].includes(path) && fits(path))
   .sort();
 const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: FLAGS });
-await all([
-  ...pages.flatMap((path) => Object.keys(WIDTHS).map((device) => () => look(browser, path, device))),
-  ...Object.entries(reader).filter(([name]) => fits(name)).map((one) => () => read(browser, one)),
-]);
+const ofPages = pages.flatMap((path) =>
+  Object.keys(WIDTHS).map((device) => [`${path} on a ${device}`, look(path, device)]));
+const ofReader = Object.entries(reader).filter(([name]) => fits(name));
+await all([...ofPages, ...ofReader].map(([name, check]) => () => run(browser, name, check)));
 await browser.close();
 
 const { passed, failed, skipped } = results;

@@ -86,7 +86,7 @@ export const reader = {
   },
 
   "hints open one by one": async (open, { skip }) => {
-    const page = await open("step03.html");
+    const page = await open("step01.html");
     const hint = page.locator(".exercise > .hint").first();
     if (!(await hint.count())) return skip("the book has no exercise yet");
     const inner = hint.locator(".hint").first();

@@ -28,8 +28,10 @@ pub fn test(directive: &mut Directive, workspace: &Workspace) -> Result<String> 
     ensure!(target.is_some(), "there is no test `{name}`{}", nearest(&name, &names));
     let target = target.map(String::as_str).unwrap_or_default();
     let name = block::escaped(&name);
+    // A long name may be broken, but between its parts.
+    let shown = name.replace("::", "::<wbr>");
     Ok(format!(
         "<span class=\"test\" title=\"A test holds this: cargo test --test {target} -- {name}\">\
-         <code>{name}</code></span>"
+         <code>{shown}</code></span>"
     ))
 }

@@ -146,7 +146,7 @@ fn a_page_shows_what_is_there() {
         "```console\n$ hostname\nbox\n```",
         "<figcaption>It has <code>8</code> steps.</figcaption>",
         "### Exercise 1.1: Name it {#exercise-1-1}",
-        "<code>step01::names</code></span>, and {{#this}} is no directive.",
+        "<code>step01::<wbr>names</code></span>, and {{#this}} is no directive.",
         "<details class=\"answer correct\"><summary><span>That</span></summary>",
     ];
     shown.iter().for_each(|part| assert!(made.contains(part), "no `{part}` in: {made}"));
