@@ -91,7 +91,7 @@ struct Cable(u32);
 
 impl Cable {
     /// 10.213.0.0/16 has room for 16384 networks of four addresses: the network's own, one for
-    /// each end, and the one to broadcast to.
+    /// each end (the host's first), and the one to broadcast to.
     const POOL: u32 = u32::from_be_bytes([10, 213, 0, 0]);
     const PREFIX_LEN: u8 = 30;
 

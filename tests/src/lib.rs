@@ -11,6 +11,8 @@
 //! - [`machine`] lists what a program could leave behind on a machine.
 //! - [`view`] takes out of an output what belongs to this machine, so that it can be a snapshot.
 //! - [`exercises`] reads the manifest of what there is to solve.
+//! - [`held`] starts what holds something until it is told to end, [`network`] looks into a network
+//!   namespace, and [`answers`] compares what a student predicted with what the kernel said.
 //! - [`chance`] makes the needles and the moments that no answer can know in advance.
 
 pub mod answers;
@@ -18,6 +20,7 @@ pub mod chance;
 pub mod exercises;
 pub mod held;
 pub mod machine;
+pub mod network;
 pub mod programs;
 pub mod run;
 pub mod scenario;
