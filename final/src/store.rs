@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use nix::unistd::geteuid;
+use nix::unistd::{AccessFlags, eaccess, geteuid};
 use overlay::{Expected, Layers, Marks, inside};
 use user::IdMap;
 use uts::{Janitor, unique_name};
@@ -161,8 +161,11 @@ impl Store {
 }
 
 fn default_dir() -> Result<PathBuf> {
-    if geteuid().is_root() {
-        return Ok("/var/lib/final".into());
+    let system = Path::new("/var/lib/final");
+    let folder = if system.exists() { system } else { Path::new("/var/lib") };
+    // Root of a user namespace is nobody in the machine's own directories, but has a home.
+    if geteuid().is_root() && eaccess(folder, AccessFlags::W_OK | AccessFlags::X_OK).is_ok() {
+        return Ok(system.into());
     }
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let data = absolute("XDG_DATA_HOME").or(absolute("HOME").map(|home| home.join(".local/share")));
