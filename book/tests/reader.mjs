@@ -65,6 +65,7 @@ export const reader = {
     assert.ok((await outcomes.count()) > 12);
     for (const one of await outcomes.all()) {
       assert.ok(await one.isVisible());
+      assert.ok(await one.locator(".condition").isVisible());
       assert.match(await one.locator(".condition").textContent(), /with/);
     }
     assert.ok(!(await page.isVisible(".explorer input")), "no switch that does nothing");
@@ -137,7 +138,9 @@ export const reader = {
     await page.emulateMedia({ media: "print" });
     await page.setViewportSize({ width: 680, height: 960 }); // A4 less its margins.
     assert.ok(!(await page.isVisible("#mdbook-sidebar")));
-    assert.deepEqual(await page.evaluate(contrast), [], "black on white, whatever the theme");
+    const paper = await page.$eval(".page-wrapper", (one) => getComputedStyle(one).backgroundColor);
+    assert.equal(paper, "rgb(255, 255, 255)", "white, whatever the theme");
+    assert.deepEqual(await page.evaluate(contrast), []);
     assert.deepEqual(await page.evaluate(overflow), []);
     const wide = await page.$$eval("main pre code", (all) => all.filter((c) => c.scrollWidth > c.clientWidth + 1).length);
     assert.equal(wide, 0, "no code is cut off");
