@@ -12,12 +12,13 @@
 //! - [`view`] takes out of an output what belongs to this machine, so that it can be a snapshot.
 //! - [`exercises`] reads the manifest of what there is to solve.
 //! - [`held`] starts what holds something until it is told to end, [`network`] looks into a network
-//!   namespace, and [`answers`] compares what a student predicted with what the kernel said.
+//!   namespace, [`groups`] at control groups, and [`answers`] compares what a student predicted with what the kernel said.
 //! - [`chance`] makes the needles and the moments that no answer can know in advance.
 
 pub mod answers;
 pub mod chance;
 pub mod exercises;
+pub mod groups;
 pub mod held;
 pub mod machine;
 pub mod network;
