@@ -37,7 +37,7 @@ fn combination(number: usize) -> Result<String> {
     let on = NAMESPACES.iter().enumerate().filter(|(bit, _)| number >> bit & 1 == 1);
     let on: Vec<&str> = on.map(|(_, name)| *name).collect();
     let mut combine = program("course");
-    combine.args(["lab", "--", "combine"]).arg(probe()).args(&on);
+    combine.args(["lab", "--"]).arg(program("combine").get_program()).arg(probe()).args(&on);
     let told = finish(&mut combine)?.success()?.stdout;
     let (inside, host) = told.split_once("[host]\n").context("the host saw nothing")?;
     let (inside, host) = (Side::new(inside), Side::new(host));
