@@ -1,20 +1,28 @@
 //! `cargo course`: what learners and instructors use beside the steps themselves.
 
 mod advice;
+mod base;
 mod check;
+mod formats;
+mod grade;
 mod lab;
+mod limits;
 mod mounts;
 mod namespaces;
 mod new;
 mod place;
 mod progress;
+mod sandbox;
 mod show;
 mod starter;
+mod submission;
 mod terminal;
+mod trial;
 mod watch;
 
 use std::process::ExitCode;
 
+use ::tests::programs;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -35,6 +43,13 @@ enum Verb {
     Diff(show::Diff),
     Solution(show::Solution),
     New(new::New),
+    Grade(grade::Grade),
+    /// Tries one step of a submission: for grade
+    #[command(hide = true)]
+    TryStep,
+    /// Builds the probe, for grade
+    #[command(hide = true)]
+    MakeProbe,
 }
 
 /// The program itself failed, and not what it looked at; the steps have the same.
@@ -63,5 +78,8 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Diff(diff) => show::diff(&diff),
         Verb::Solution(solution) => show::solution(&solution),
         Verb::New(new) => new::make(&new),
+        Verb::Grade(args) => grade::grade(&args),
+        Verb::TryStep => trial::main(),
+        Verb::MakeProbe => programs::make_probe().map(|()| ExitCode::SUCCESS),
     }
 }

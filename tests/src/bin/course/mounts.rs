@@ -58,16 +58,19 @@ impl Kept {
 
     /// Mounts it at the same path below `root`.
     pub fn restore(&self, root: &Path) -> Result<()> {
-        let at = root.join(self.path.strip_prefix("/").unwrap_or(&self.path));
+        self.restore_at(&root.join(self.path.strip_prefix("/").unwrap_or(&self.path)))
+    }
+
+    /// Mounts it at another path.
+    pub fn restore_at(&self, at: &Path) -> Result<()> {
         if !at.is_dir() {
-            fs::create_dir_all(&at).with_context(|| at.display().to_string())?;
+            fs::create_dir_all(at).with_context(|| at.display().to_string())?;
         }
-        move_mount(&self.tree, "", rustix::fs::CWD, &at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        move_mount(&self.tree, "", rustix::fs::CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             .with_context(|| format!("can't mount {}", at.display()))
     }
 
     /// Lets nobody write below it.
-    #[allow(dead_code)]
     pub fn make_read_only(self) -> Result<Self> {
         set_read_only(self.tree.as_fd().as_raw_fd(), c"")?;
         Ok(self)

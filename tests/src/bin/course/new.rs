@@ -30,7 +30,7 @@ pub struct New {
 }
 
 /// Reads `3` and `1-4`.
-fn steps(text: &str) -> Result<RangeInclusive<usize>> {
+pub fn steps(text: &str) -> Result<RangeInclusive<usize>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let steps: RangeInclusive<usize> = first.parse()?..=last.parse()?;
     if steps.is_empty() || *steps.start() == 0 || *steps.end() > STEPS.len() {

@@ -110,16 +110,53 @@ impl Tree {
         Ok(())
     }
 
+    /// Keeps some files only.
+    pub fn retain(&mut self, keep: impl Fn(&Path) -> bool) {
+        self.files.retain(|path, _| keep(path));
+    }
+
+    /// Puts the files of a folder over those that are here.
+    pub fn overlay(&mut self, folder: &Path) -> Result<()> {
+        let mut over = Tree { files: BTreeMap::new(), cut: vec![] };
+        for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+            over.add(folder, Path::new(&entry?.file_name()))?;
+        }
+        self.files.append(&mut over.files);
+        Ok(())
+    }
+
+    /// A number that changes with any of the files, and with `more`.
+    pub fn fingerprint(&self, more: &[u8]) -> u64 {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hash = DefaultHasher::new();
+        more.hash(&mut hash);
+        self.files.iter().for_each(|(path, file)| (path, &file.bytes).hash(&mut hash));
+        hash.finish()
+    }
+
+    /// Makes the folder `to` hold these files and no others, but for the folders in `besides`. What
+    /// is the same stays untouched, so that nothing is built in vain.
+    pub fn sync(&self, to: &Path, besides: &[&str]) -> Result<()> {
+        let mut old = Tree { files: BTreeMap::new(), cut: vec![] };
+        for entry in fs::read_dir(to)? {
+            let name = entry?.file_name();
+            if !besides.iter().any(|other| name == **other) {
+                old.add(to, Path::new(&name))?;
+            }
+        }
+        for path in old.files.keys().filter(|path| !self.files.contains_key(*path)) {
+            fs::remove_file(to.join(path))?;
+        }
+        let same = |path: &PathBuf, file: &File| {
+            old.files.get(path).is_some_and(|before| before.bytes == file.bytes)
+        };
+        let changed = self.files.iter().filter(|(path, file)| !same(path, file));
+        changed.into_iter().try_for_each(|(path, file)| write(to, path, file))
+    }
+
     /// Writes it all into the folder `to`.
     pub fn write(&self, to: &Path) -> Result<()> {
-        for (path, file) in &self.files {
-            let path = to.join(path);
-            let folder = path.parent().context("a file lies in a folder")?;
-            fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-            fs::write(&path, &file.bytes).with_context(|| path.display().to_string())?;
-            fs::set_permissions(&path, fs::Permissions::from_mode(file.mode))?;
-        }
-        Ok(())
+        self.files.iter().try_for_each(|(path, file)| write(to, path, file))
     }
 
     fn text(&self, path: &Path) -> Result<&str> {
@@ -230,6 +267,14 @@ impl Tree {
         found.dedup();
         found
     }
+}
+
+fn write(to: &Path, path: &Path, file: &File) -> Result<()> {
+    let path = to.join(path);
+    let folder = path.parent().context("a file lies in a folder")?;
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    fs::write(&path, &file.bytes).with_context(|| path.display().to_string())?;
+    Ok(fs::set_permissions(&path, fs::Permissions::from_mode(file.mode))?)
 }
 
 /// Gives what a patch makes of its files: the path of each, and its new text.
