@@ -11,7 +11,6 @@ use std::{
     env,
     fs::{self, File},
     hash::{Hash, Hasher},
-    io::Write,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio, exit},
@@ -22,9 +21,13 @@ use anyhow::{Context, Result, ensure};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::{
+    check,
     sandbox::{self, HARNESS, Layer, View, WORKSPACE},
     starter::Tree,
 };
+
+/// The programs of tests that can prove an exercise.
+const TESTS: [&str; 2] = ["ladder", "exercises"];
 
 /// The folders, held for as long as somebody grades.
 pub struct Base {
@@ -115,12 +118,23 @@ impl Base {
                 self.copy_program(&file.path(), &name)?;
             }
         }
-        for line in fs::read_to_string(self.base().join("target/tests"))?.lines() {
-            let path = Path::new(line).strip_prefix(WORKSPACE)?;
-            let name = line.rsplit('/').next().and_then(|name| name.split('-').next());
-            self.copy_program(&self.base().join(path), name.unwrap_or_default())?;
+        for program in TESTS {
+            self.copy_program(&self.base().join("target").join(program), program)?;
         }
         Ok(())
+    }
+
+    /// All scenarios: each with the program that has it, and the places that it can run in.
+    pub fn scenarios(&self) -> Result<Vec<(String, &'static str, String)>> {
+        let mut all = vec![];
+        for program in TESTS {
+            let list = self.base().join("target").join(format!("{program}.list"));
+            for line in fs::read_to_string(&list)?.lines() {
+                let (name, places) = line.split_once(' ').unwrap_or((line, ""));
+                all.push((name.to_owned(), program, places.to_owned()));
+            }
+        }
+        Ok(all)
     }
 
     fn copy_program(&self, from: &Path, name: &str) -> Result<()> {
@@ -160,25 +174,21 @@ fn build_all() -> Result<()> {
         run(&mut sandbox::lab(&[&build[..], &["--bins", "--examples", "-p", step]].concat()))?;
     }
     run(&mut sandbox::lab(&[&build[..], &["--bins", "-p", "tests"]].concat()))?;
-    let test = ["cargo", "test", "--offline", "--locked", "--quiet", "--no-run", "-p", "tests"];
-    let test = [&test[..], &["--test", "ladder", "--test", "exercises"]].concat();
-    let mut test = sandbox::lab(&test);
-    test.arg("--message-format=json-render-diagnostics");
-    let done = test.stderr(Stdio::inherit()).output()?;
-    ensure!(done.status.success(), "the tests can't be built");
-    let built = String::from_utf8_lossy(&done.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["profile"]["test"] == true)
-        .filter_map(|message| Some(format!("{}\n", message["executable"].as_str()?)))
-        .collect::<String>();
-    run(
-        sandbox::lab(&[&format!("{WORKSPACE}/target/debug/course"), "make-probe"]).env_remove("CI")
-    )?;
-    let mut list = sandbox::lab(&["tee", &format!("{WORKSPACE}/target/tests")]);
-    let mut list = list.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
-    list.stdin.take().context("a pipe")?.write_all(built.as_bytes())?;
-    ensure!(list.wait()?.success(), "can't write to the base");
+    let course = format!("{WORKSPACE}/target/debug/course");
+    run(&mut sandbox::lab(&[&course, "make-probe"]))?;
+    for program in TESTS {
+        let test = ["cargo", "test", "--offline", "--locked", "--quiet", "--no-run", "-p", "tests"];
+        let mut test = sandbox::lab(&[&test[..], &["--test", program]].concat());
+        test.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
+        let done = test.output()?;
+        ensure!(done.status.success(), "the tests can't be built");
+        let built = check::built_tests(&done.stdout).pop().context("cargo has built no tests")?;
+        // Under a name without a hash, and with all that it has: some scenarios are named after
+        // what is in the workspace.
+        let to = format!("{WORKSPACE}/target/{program}");
+        run(&mut sandbox::lab(&["cp", &built.to_string_lossy(), &to]))?;
+        run(&mut sandbox::lab(&["sh", "-c", &format!("{to} --describe > {to}.list")]))?;
+    }
     Ok(())
 }
 

@@ -131,15 +131,19 @@ pub fn test_programs() -> Result<Vec<PathBuf>> {
     cargo.arg("--message-format=json-render-diagnostics").stderr(Stdio::inherit());
     let done = cargo.output().context("can't run cargo")?;
     ensure!(done.status.success(), "cargo can't build the tests");
-    let messages = String::from_utf8_lossy(&done.stdout).into_owned();
-    let programs: Vec<PathBuf> = messages
+    let programs = built_tests(&done.stdout);
+    ensure!(programs.len() == 2, "cargo has built {programs:?}");
+    Ok(programs)
+}
+
+/// The programs of tests that cargo says it has built, in JSON.
+pub fn built_tests(messages: &[u8]) -> Vec<PathBuf> {
+    String::from_utf8_lossy(messages)
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .filter(|message| message["profile"]["test"] == true)
         .filter_map(|message| Some(message["executable"].as_str()?.into()))
-        .collect();
-    ensure!(programs.len() == 2, "cargo has built {programs:?}");
-    Ok(programs)
+        .collect()
 }
 
 /// Runs the tests of these exercises, each in the first place that fits.

@@ -159,6 +159,7 @@ fn show(graded: &Graded, args: &Grade) {
 
 /// Grades, with all that submissions have in common.
 pub struct Grader {
+    root: PathBuf,
     base: Base,
     manifest: Manifest,
     /// Which program has a test, and whether it can run in a lab.
@@ -171,25 +172,16 @@ impl Grader {
         let base = Base::make(root, hidden)?;
         let manifest = Manifest::read(&base.base())?;
         let mut tests = BTreeMap::new();
-        for program in ["ladder", "exercises"] {
-            let done = Command::new(base.harness().join(program)).arg("--describe").output()?;
-            ensure!(done.status.success(), "{program} --describe failed");
-            for line in String::from_utf8(done.stdout)?.lines() {
-                let (name, places) = line.split_once(' ').unwrap_or((line, ""));
-                let in_lab = places.split(' ').any(|place| place == "lab" || place == "here");
-                tests.insert(name.to_owned(), (program.to_owned(), in_lab));
-            }
+        for (name, program, places) in base.scenarios()? {
+            let in_lab = places.split(' ').any(|place| place == "lab" || place == "here");
+            tests.insert(name, (program.to_owned(), in_lab));
         }
         for exercise in &manifest.exercises {
             for test in exercise.tests.iter().filter(|test| !tests.contains_key(*test)) {
                 anyhow::bail!("exercise {} in {FILE} names {test}, which isn't there", exercise.id);
             }
         }
-        Ok(Grader { base, manifest, tests })
-    }
-
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        Ok(Grader { root: root.to_owned(), base, manifest, tests })
     }
 
     /// As [`grade`](Grader::grade), unless that has been done already; keeps the result.
@@ -265,6 +257,7 @@ impl Grader {
             stage: view.stage,
             submission: dir.to_owned(),
             step,
+            examples: examples(&self.root, all)?,
             packages: check::packages(all).into_iter().map(String::from).collect(),
             tests,
             seed,
@@ -319,6 +312,31 @@ fn score(exercise: &Exercise, tried: &Tried) -> GradedExercise {
         result: check::verdict(exercise, &tests),
         tests,
     }
+}
+
+/// The examples that are the student's: those that an exercise leaves out or breaks. The others are the tests' own.
+fn examples(root: &Path, exercises: &[&Exercise]) -> Result<Vec<PathBuf>> {
+    let mut all = vec![];
+    for exercise in exercises {
+        let files = exercise.cuts()?.into_iter().map(|(file, _)| file);
+        let files = files.chain(exercise.blank.iter().map(Path::new));
+        let broken = broken(root, exercise)?;
+        let files = files.chain(broken.iter().map(PathBuf::as_path));
+        let in_step = files.filter_map(|file| file.strip_prefix(exercise.folder()).ok());
+        all.extend(in_step.filter(|file| file.starts_with("examples")).map(Path::to_owned));
+    }
+    Ok(all)
+}
+
+/// The files into which a starter gets a bug.
+fn broken(root: &Path, exercise: &Exercise) -> Result<Vec<PathBuf>> {
+    let mut files = vec![];
+    for patch in &exercise.swap {
+        let text = fs::read_to_string(root.join(patch)).with_context(|| patch.clone())?;
+        let names = text.lines().filter_map(|line| line.strip_prefix("+++ "));
+        files.extend(names.map(|name| name.strip_prefix("b/").unwrap_or(name).trim().into()));
+    }
+    Ok(files)
 }
 
 /// What a student is told of an exercise that didn't pass.

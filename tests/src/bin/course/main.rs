@@ -2,6 +2,7 @@
 
 mod advice;
 mod base;
+mod calibrate;
 mod check;
 mod formats;
 mod grade;
@@ -44,6 +45,7 @@ enum Verb {
     Solution(show::Solution),
     New(new::New),
     Grade(grade::Grade),
+    Calibrate(calibrate::Calibrate),
     /// Tries one step of a submission: for grade
     #[command(hide = true)]
     TryStep,
@@ -79,6 +81,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Solution(solution) => show::solution(&solution),
         Verb::New(new) => new::make(&new),
         Verb::Grade(args) => grade::grade(&args),
+        Verb::Calibrate(args) => calibrate::calibrate(&args),
         Verb::TryStep => trial::main(),
         Verb::MakeProbe => programs::make_probe().map(|()| ExitCode::SUCCESS),
     }

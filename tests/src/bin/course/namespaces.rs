@@ -54,16 +54,35 @@ pub fn run(
         let _ = kill(pid, Signal::SIGKILL);
     })?;
     gate.writer.take().context("the gate is opened once")?.write_all(b"!")?;
-    // Ctrl-C is for those inside.
-    for ignored in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTTOU] {
-        // SAFETY: no handler is called.
-        unsafe { signal(ignored, SigHandler::SigIgn)? };
-    }
-    let end = waitpid(pid, None)?;
-    if terminal {
-        let _ = tcsetpgrp(stdin(), getpgrp());
-    }
+    let end = {
+        // Ctrl-C is for those inside, and the terminal is taken back without being asked for.
+        let _ignored = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTTOU].map(Ignored::new);
+        let end = waitpid(pid, None)?;
+        if terminal {
+            let _ = tcsetpgrp(stdin(), getpgrp());
+        }
+        end
+    };
     Ok(exit_code(end).into())
+}
+
+/// A signal that is ignored for a while.
+struct Ignored(Signal, Option<SigHandler>);
+
+impl Ignored {
+    fn new(which: Signal) -> Self {
+        // SAFETY: no handler is called.
+        Ignored(which, unsafe { signal(which, SigHandler::SigIgn) }.ok())
+    }
+}
+
+impl Drop for Ignored {
+    fn drop(&mut self) {
+        if let Some(before) = self.1 {
+            // SAFETY: as before.
+            let _ = unsafe { signal(self.0, before) };
+        }
+    }
 }
 
 /// Where the child waits until all that is done outside is done.

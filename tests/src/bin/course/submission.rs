@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use nix::libc::O_NOFOLLOW;
 
 /// The folders of a step that are a student's. Its `Cargo.toml` is the instructor's.
-pub const PARTS: [&str; 3] = ["src", "examples", "exercises"];
+const PARTS: [&str; 3] = ["src", "examples", "exercises"];
 
 /// More than this isn't source code.
 const BYTES: u64 = 4 << 20;
@@ -66,12 +66,20 @@ impl Sources {
         Ok(())
     }
 
-    /// Puts them in the place of the reference's, of which nothing stays.
-    pub fn replace(&self, step: &Path) -> Result<()> {
-        for part in PARTS.map(|part| step.join(part)).iter().filter(|part| part.exists()) {
-            fs::remove_dir_all(part)?;
+    /// Puts them in the place of the reference's, of which nothing stays. Of the examples, that holds
+    /// for those in `examples`: the others are the tests' own.
+    pub fn replace(&self, step: &Path, examples: &[PathBuf]) -> Result<()> {
+        for part in ["src", "exercises"].map(|part| step.join(part)) {
+            if part.exists() {
+                fs::remove_dir_all(part)?;
+            }
         }
-        for (path, bytes) in &self.0 {
+        for example in examples.iter().map(|example| step.join(example)) {
+            fs::remove_file(&example).with_context(|| example.display().to_string())?;
+        }
+        let theirs =
+            |path: &Path| !path.starts_with("examples") || examples.iter().any(|e| e == path);
+        for (path, bytes) in self.0.iter().filter(|(path, _)| theirs(path)) {
             let path = step.join(path);
             fs::create_dir_all(path.parent().context("a file lies in a folder")?)?;
             fs::write(&path, bytes)?;

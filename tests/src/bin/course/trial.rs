@@ -44,6 +44,8 @@ pub struct Job {
     pub submission: PathBuf,
     /// The number of the step.
     pub step: usize,
+    /// The examples that are the student's.
+    pub examples: Vec<PathBuf>,
     /// The packages to build.
     pub packages: Vec<String>,
     /// The tests to run, each with the program that has it.
@@ -104,7 +106,7 @@ pub fn main() -> Result<ExitCode> {
 
 fn try_it(job: &Job, sources: &Sources, tried: &mut Tried) -> Result<()> {
     let workspace = Path::new(WORKSPACE);
-    sources.replace(&workspace.join(STEPS[job.step - 1]))?;
+    sources.replace(&workspace.join(STEPS[job.step - 1]), &job.examples)?;
     hide_built(&workspace.join("target/debug"), job.step)?;
     tried.complaint = build(job)?;
     let programs = Path::new("/programs");
