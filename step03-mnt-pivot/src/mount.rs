@@ -225,14 +225,14 @@ fn file(root: &Path, at: &Path) -> Result<OwnedFd> {
 fn open_path(path: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     open(path, flags, Mode::empty()).map_err(|errno| {
-        let error = anyhow!("{}: {errno:?} ({})", path.display(), errno.desc());
-        match errno {
-            Errno::EACCES => error.context(
-                "the container's root, who is a plain user outside, can't search a directory above \
-                 this: move it to a place that all may enter",
-            ),
-            _ => error,
-        }
+        let hint = match errno {
+            Errno::EACCES => {
+                "\n  the container's root, who is a plain user outside, can't search a directory above \
+                 this: move it to a place that all may enter"
+            }
+            _ => "",
+        };
+        anyhow!("{}: {errno:?} ({}){hint}", path.display(), errno.desc())
     })
 }
 
