@@ -173,7 +173,7 @@ const QUESTIONS: [Question; 6] = [
     },
 ];
 
-fn errno(errno: rustix::io::Errno) -> Errno {
+pub fn errno(errno: rustix::io::Errno) -> Errno {
     Errno::from_raw(errno.raw_os_error())
 }
 
