@@ -69,11 +69,6 @@ impl Workspace {
         self.named(FIGURES, name, "svg")
     }
 
-    /// Counts a snapshot as used, whose content is shown in another way.
-    pub fn use_snapshot(&self, name: &str) {
-        self.used.borrow_mut().insert(format!("{SNAPSHOTS}/{name}.snap"));
-    }
-
     /// The names of all snapshots that begin with `start`.
     ///
     /// # Errors

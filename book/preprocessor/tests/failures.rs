@@ -20,6 +20,8 @@ struct Sample {
 const PAGE: &str = r#"# Step 1
 {{#item step01-uts/src/lib.rs set_names}}
 {{#functions uts}}
+{{#functions pid}}
+{{#diff 2}}
 {{#snapshot step01-explain from "clone3"}}
 {{#transcript step01-run}}
 {{#figure ladder}}
@@ -34,13 +36,23 @@ What is it?
 ```
 "#;
 
-const FILES: [(&str, &str); 7] = [
-    ("Cargo.toml", "[workspace.dependencies]\nuts = { path = \"step01-uts\" }\nanyhow = \"1\"\n"),
+const FILES: [(&str, &str); 11] = [
+    (
+        "Cargo.toml",
+        "[workspace.dependencies]\nuts = { path = \"step01-uts\" }\npid = { path = \"step02-pid\" }\nanyhow = \"1\"\n",
+    ),
     (
         "step01-uts/src/lib.rs",
         "mod names;\npub use names::unique;\n/// Sets [`both`]. Or none.\npub fn set_names() {\n    work();\n}\nfn work() {}\n",
     ),
     ("step01-uts/src/names.rs", "/// A name.\npub fn unique() {}\npub fn hidden() {}\n"),
+    ("step01-uts/src/main.rs", "fn main() {\n    one();\n}\n"),
+    ("step02-pid/src/main.rs", "fn main() {\n    two();\n}\n"),
+    ("step02-pid/src/lib.rs", "/// Number 1.\npub fn init() {}\n"),
+    (
+        "tests/tests/snapshots/step02-diff.snap",
+        "---\nsource: x\n---\n--- step01-uts/src/main.rs\n+++ step02-pid/src/main.rs\n@@ -1,3 +1,3 @@\n fn main() {\n-    one();\n+    two();\n }\n",
+    ),
     ("tests/tests/snapshots/step01-explain.snap", "---\nsource: x\n---\n1 first\n2 clone3(A|B)\n"),
     ("tests/tests/snapshots/transcript-step01-run.snap", "---\nsource: x\n---\n$ hostname\nbox\n"),
     ("tests/tests/snapshots/scenarios-ladder.snap", "---\nsource: x\n---\nstep01::names\n"),
@@ -143,6 +155,7 @@ fn a_page_shows_what_is_there() {
         "<code>uts::set_names</code><br><small>lib.rs, line 4</small></td><td>Sets <code>both</code>.<br>",
         "<tr id=\"uts.unique\">",
         "```text\n2 clone3(A|B)\n```",
+        "-    one();\n+    two();\n",
         "```console\n$ hostname\nbox\n```",
         "<figcaption>It has <code>8</code> steps.</figcaption>",
         "### Exercise 1.1: Name it {#exercise-1-1}",
@@ -180,6 +193,15 @@ fn a_snapshot_that_no_page_shows() {
 }
 
 #[test]
+fn a_difference_that_is_out_of_date() {
+    let sample = Sample::new();
+    sample.write("step02-pid/src/main.rs", "fn main() {\n    three();\n}\n");
+    sample.fails_with(&["{{#diff 2}}", "snapshot `step02-diff` isn't the difference"]);
+    Sample::line_fails_with("{{#diff 1}}", &["there is no step 0"]);
+    Sample::line_fails_with("{{#diff 3}}", &["there is no step 3"]);
+}
+
+#[test]
 fn a_missing_figure() {
     Sample::line_fails_with("{{#figure laddre}}", &["laddre.svg", "near to it is ladder"]);
     let sample = Sample::new();
@@ -198,7 +220,7 @@ fn an_unknown_test() {
 fn a_bad_question() {
     let mut sample = Sample::new();
     sample.page = sample.page.replace("[x]", "[ ]");
-    sample.fails_with(&["book/src/step01.md:10: question: no answer is right"]);
+    sample.fails_with(&["book/src/step01.md:12: question: no answer is right"]);
 }
 
 #[test]
