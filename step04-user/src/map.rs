@@ -13,7 +13,7 @@ use std::{fmt, fs, path::Path, process::Command, str::FromStr};
 use anyhow::{Context, Result, anyhow, bail};
 use nix::{
     errno::Errno,
-    unistd::{Gid, Pid, Uid, User, getegid, geteuid},
+    unistd::{Gid, Pid, Uid, getegid, geteuid},
 };
 use uts::{call, call::Hint};
 
@@ -108,7 +108,7 @@ impl IdMap {
     fn for_user() -> Result<Self> {
         let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
         let mut map = IdMap { users: vec![own(uid)], groups: vec![own(gid)] };
-        let name = User::from_uid(Uid::from_raw(uid))?.map(|user| user.name).unwrap_or_default();
+        let name = name_of(uid);
         let users = subordinate("/etc/subuid", &name, uid)?;
         let groups = subordinate("/etc/subgid", &name, uid)?;
         if let (Some(users), Some(groups), true) = (users, groups, has_helpers()) {
@@ -206,6 +206,18 @@ fn has_helpers() -> bool {
     let installed =
         |program: &str| std::env::split_paths(&path).any(|dir| dir.join(program).exists());
     installed("newuidmap") && installed("newgidmap")
+}
+
+/// The name of user number `uid` in `/etc/passwd`. getpwuid(3) may know others, from a directory server.
+/// But it loads a library to ask that, which a static program can't.
+fn name_of(uid: u32) -> String {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid.to_string()).then(|| name.to_owned())
+    };
+    users.lines().find_map(name).unwrap_or_default()
 }
 
 /// The first range that `file` gives to the user called `name`, or to number `uid`.
