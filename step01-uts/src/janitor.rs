@@ -8,7 +8,6 @@
 use std::{
     hash::{BuildHasher, RandomState},
     os::fd::AsFd,
-    process::exit,
 };
 
 use anyhow::Result;
@@ -66,7 +65,7 @@ impl Janitor {
             while poll(&mut either, PollTimeout::NONE)? == 0 {}
             clean_up()
         });
-        exit(done.map_or_else(|error| process::report(&error).into(), |()| 0))
+        process::end(done.map_or_else(|error| process::report(&error), |()| 0))
     }
 }
 

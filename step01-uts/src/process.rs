@@ -135,7 +135,8 @@ pub struct Birth<'a> {
     pub own_terminal: bool,
 }
 
-/// Ends a process that was started by [`spawn_command`] and becomes no command.
+/// Ends the calling process at once, without what its parent has prepared for its own end: it is for
+/// children, and those of [`spawn_command`] may end in no other way.
 pub fn end(code: u8) -> ! {
     let _ = io::stdout().flush();
     sys::end(code)

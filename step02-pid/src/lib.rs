@@ -14,7 +14,7 @@
 //!
 //! Few commands know of these duties, so [`init`] takes them on and starts the command as its child.
 
-use std::{convert::Infallible, os::fd::AsFd, process::exit};
+use std::{convert::Infallible, os::fd::AsFd};
 
 use anyhow::Result;
 use nix::{
@@ -57,14 +57,14 @@ pub fn init(command: impl Fn() -> Result<Infallible>) -> Result<Infallible> {
         match signals.next(outside.as_ref().map(AsFd::as_fd))? {
             Some(Received { signal: Signal::SIGCHLD, .. }) => {
                 if let Some(end) = reap(command)? {
-                    exit(exit_code(end).into())
+                    process::end(exit_code(end))
                 }
             }
             // From the terminal, and the command is in the group that got it as well.
             Some(Received { from_terminal: true, .. })
                 if getpgid(Some(command)) == Ok(getpgrp()) => {}
             Some(Received { signal, .. }) => forward(signal, command),
-            None => exit(128 + Signal::SIGKILL as i32), // Nobody is left to wait for us.
+            None => process::end(128 + Signal::SIGKILL as u8), // Nobody is left to wait for us.
         }
     }
 }
