@@ -180,21 +180,25 @@ pub fn resolve(root: &Path, at: &Path) -> Result<OwnedFd> {
 
 /// The directory `at` below `root`, made with all that is missing above it.
 pub(crate) fn directory(root: &Path, at: &Path) -> Result<OwnedFd> {
-    let top = open_path(root)?;
-    let mut path = PathBuf::from("/");
-    let mut here = open_in_root(&top, &path)?;
-    if let Ok(there) = open_in_root(&top, at) {
+    directory_in(&open_path(root)?, root, at)
+}
+
+/// As [`directory`], below the open directory `top`, which is `root`.
+fn directory_in(top: &OwnedFd, root: &Path, at: &Path) -> Result<OwnedFd> {
+    if let Ok(there) = open_in_root(top, at) {
         return Ok(there); // Nothing to make: nearly always so.
     }
+    let mut path = PathBuf::from("/");
+    let mut here = open_in_root(top, &path)?;
     for name in names(at)? {
         path.push(name);
-        here = match open_in_root(&top, &path) {
+        here = match open_in_root(top, &path) {
             Err(Errno::ENOENT) => {
                 call!(
                     "mkdirat"(beneath(root, &path)) =
                         mkdirat(&here, name, Mode::from_bits_truncate(0o755))
                 )?;
-                open_in_root(&top, &path)?
+                open_in_root(top, &path)?
             }
             result => {
                 result.with_context(|| format!("{} in the root file system", path.display()))?
@@ -210,14 +214,13 @@ fn file(root: &Path, at: &Path) -> Result<OwnedFd> {
     if let Ok(there) = open_in_root(&top, at) {
         return Ok(there);
     }
-    let parent = directory(root, at.parent().context("a file can't be the root")?)?;
+    let parent = directory_in(&top, root, at.parent().context("a file can't be the root")?)?;
     let name = at.file_name().context("a file has a name")?;
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    call!(
+    Ok(call!(
         "openat"(beneath(root, at), format_args!("O_CREAT|O_EXCL")) =
             openat(&parent, name, flags, Mode::from_bits_truncate(0o644))
-    )?;
-    Ok(open_in_root(&top, at)?)
+    )?)
 }
 
 /// Opens a place, for others to be looked up from there. Nothing changes by that, so `--explain`

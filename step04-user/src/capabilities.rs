@@ -48,8 +48,9 @@ pub fn drop_capabilities(keep: &[Capability]) -> Result<()> {
 pub fn shrink_bounding_set(keep: &[Capability]) -> Result<()> {
     let keep: CapsHashSet = keep.iter().copied().collect();
     let drop_others = || -> Result<(), CapsError> {
-        let all = caps::runtime::thread_all_supported();
-        all.difference(&keep).try_for_each(|other| caps::drop(None, CapSet::Bounding, *other))
+        caps::all()
+            .difference(&keep)
+            .try_for_each(|other| caps::drop(None, CapSet::Bounding, *other))
     };
     let kept = keep.len();
     call!("prctl"(format_args!("PR_CAPBSET_DROP, all but {kept}")) = drop_others().map_err(errno))?;

@@ -4,7 +4,8 @@
 //! Source: [cgroups(7)](https://man7.org/linux/man-pages/man7/cgroups.7.html).
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -148,8 +149,8 @@ fn enable(group: &Path, controller: &str) -> Result<()> {
 /// The trees that are mounted here. Their type is taken from the list of mounts: a directory
 /// with the right name may be on any file system.
 fn trees() -> Result<Vec<Tree>> {
-    let own = fs::read_to_string("/proc/self/cgroup").context("/proc/self/cgroup")?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
+    let own = read_at_once("/proc/self/cgroup")?;
+    let mounts = read_at_once("/proc/self/mountinfo")?;
     let mut trees: Vec<Tree> = Vec::new();
     for tree in mounts.lines().filter_map(|line| tree(line, &own)) {
         // The same tree may be mounted twice.
@@ -158,6 +159,15 @@ fn trees() -> Result<Vec<Tree>> {
         }
     }
     Ok(trees)
+}
+
+/// The text of a file in `/proc`. The kernel doesn't say beforehand how long it is, and writes it anew
+/// for each read(2): so there is room for all of it at the first.
+fn read_at_once(file: &str) -> Result<String> {
+    let mut text = String::with_capacity(16 << 10);
+    let mut read = || File::open(file)?.read_to_string(&mut text);
+    read().with_context(|| file.to_owned())?;
+    Ok(text)
 }
 
 /// The tree that a line of `/proc/self/mountinfo` describes, if it does, given `/proc/self/cgroup`.

@@ -158,10 +158,10 @@ impl Cgroup {
     /// Writes one setting into the group that has its controller.
     fn set(&self, setting: &setting::Setting) -> Result<()> {
         for group in &self.0 {
-            let file = group.path.join(setting.file(group.version));
-            if file.exists() {
-                write(&file, &setting.value(group.version))?;
-                return Ok(());
+            let path = group.path.join(setting.file(group.version));
+            match OpenOptions::new().write(true).open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {} // Another group has it.
+                file => return Ok(write_to(file, &path, &setting.value(group.version))?),
             }
         }
         setting.missing()
@@ -187,9 +187,12 @@ impl Group {
 
 /// Writes to a control file. It is never created: on a file system that isn't a cgroup
 /// hierarchy, that would make an ordinary file which limits nothing.
-fn write(file: &Path, value: &str) -> Result<(), CallError> {
-    let open = || OpenOptions::new().write(true).open(file);
-    call!("write"(file, value) = open().and_then(|mut file| file.write_all(value.as_bytes())))
+fn write(path: &Path, value: &str) -> Result<(), CallError> {
+    write_to(OpenOptions::new().write(true).open(path), path, value)
+}
+
+fn write_to(file: io::Result<File>, path: &Path, value: &str) -> Result<(), CallError> {
+    call!("write"(path, value) = file.and_then(|mut file| file.write_all(value.as_bytes())))
         .hint(Errno::EINVAL, "the kernel doesn't take this value")
         .hint(
             Errno::EBUSY,
