@@ -12,13 +12,15 @@ use anyhow::{Context, Result};
 use cgroups::{Bytes, Limits, Location, rate};
 use mnt::mount;
 use nix::{
+    errno::Errno,
     mount::MsFlags,
+    sched::unshare,
     unistd::{Pid, chdir},
 };
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Process, Spec};
 use overlay::{Marks, Overlay};
 use user::{Gate, IdMap, map::Range};
-use uts::{CloneFlags, call, process, process::Birth};
+use uts::{CloneFlags, call, call::Hint, process, process::Birth};
 
 use crate::{
     console::Console,
@@ -76,7 +78,11 @@ pub fn run(container: &Container) -> Result<ExitCode> {
     let gate = Gate::new()?;
     let birth = Birth { cgroup: cgroup.directory(), own_terminal: console.is_some() };
     let outside = Outside { begun, lowest, console: &console };
-    let child = process::bear(birth, namespaces(linux), || {
+    let (first, later) = in_two(namespaces(linux), container.cable);
+    let child = process::bear(birth, first, || {
+        if !later.is_empty() {
+            call!(unshare(later)).hint(Errno::ENOSPC, TOO_MANY)?;
+        }
         gate.wait()?;
         cgroup.enter()?;
         live(container, linux, &limits, &outside)
@@ -91,6 +97,17 @@ pub fn run(container: &Container) -> Result<ExitCode> {
         None => process::wait(child),
     }
 }
+
+/// The namespaces that the child is born into, and the one that it makes itself afterwards.
+///
+/// To make a network takes the kernel longer than the other five together. So the child does it while
+/// its map of ids is written outside. A cable can't be plugged in before there is a network to put it into.
+fn in_two(all: CloneFlags, cable: bool) -> (CloneFlags, CloneFlags) {
+    let later = if cable { CloneFlags::empty() } else { all & net::NAMESPACE };
+    (all - later, later)
+}
+
+const TOO_MANY: &str = "there are too many: see /proc/sys/user/max_net_namespaces";
 
 /// What was made outside for use inside.
 struct Outside<'a> {
@@ -118,14 +135,16 @@ fn live(
         rate::limit_rate(net::configure()?, limits)?;
     }
     mnt::make_private()?;
-    mount_overlay(container, outside.lowest.as_ref(), root.path())?;
+    let own_dir = own_dir(&container.upper)?;
+    let empty = security::empty_dir(&own_dir.join("empty"))?;
+    mount_overlay(container, outside.lowest.as_ref(), own_dir, root.path())?;
     outside.begun.finish(spec.mounts().as_deref().unwrap_or_default(), root.path())?;
     mnt::dev::add_devices(root.path())?;
     mnt::pivot_into(root.path())?;
     if let Some(console) = outside.console {
         console.open(wanted.user().uid())?;
     }
-    security::mask(linux.masked_paths().as_deref().unwrap_or_default())?;
+    security::mask(linux.masked_paths().as_deref().unwrap_or_default(), &empty)?;
     security::make_read_only(linux.readonly_paths().as_deref().unwrap_or_default())?;
     let cwd = make_cwd(wanted)?;
     if root.readonly() == Some(true) {
@@ -137,22 +156,31 @@ fn live(
     pid::init(|| process::exec_with(args.unwrap_or_default(), env.unwrap_or_default()))
 }
 
-/// Mounts the root file system at `root`.
-fn mount_overlay(container: &Container, lowest: Option<&OwnedFd>, root: &Path) -> Result<()> {
-    let dir = match &container.upper {
-        Upper::Disk(dir) => dir,
+/// The directory of the container's own, outside of its root: on the disk, or mounted here.
+fn own_dir(upper: &Upper) -> Result<&Path> {
+    match upper {
+        Upper::Disk(dir) => Ok(dir),
         Upper::Memory(dir) => {
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
             mount::mount_new("tmpfs", dir, Path::new("/"), flags, Some("mode=755"))?;
-            dir
+            Ok(dir)
         }
-    };
+    }
+}
+
+/// Mounts the root file system at `root`; what is written to it goes to `own_dir`.
+fn mount_overlay(
+    container: &Container,
+    lowest: Option<&OwnedFd>,
+    own_dir: &Path,
+    root: &Path,
+) -> Result<()> {
     let mut layers = container.layers.clone();
     if let Some(tree) = lowest {
-        mount::attach(tree.as_fd(), dir, Path::new("/lowest"))?;
-        layers[0] = dir.join("lowest");
+        mount::attach(tree.as_fd(), own_dir, Path::new("/lowest"))?;
+        layers[0] = own_dir.join("lowest");
     }
-    let overlay = Overlay::new(&layers, dir, Marks::User)?;
+    let overlay = Overlay::new(&layers, own_dir, Marks::User)?;
     match container.upper {
         Upper::Disk(_) => overlay.volatile().mount(root),
         Upper::Memory(_) => overlay.mount(root),

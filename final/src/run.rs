@@ -32,16 +32,6 @@ pub fn run(options: &Run, store: Option<PathBuf>) -> Result<ExitCode> {
     let (limits, location) = limits_here(&options.limits)?;
     let on_disk = options.disk || !inside::memory_keeps_marks();
     let dir = on_disk.then(|| store.container_dir(&id));
-    // Before there is anything to clean up.
-    let clean_up =
-        || dir.iter().try_for_each(|dir| inside::remove_dir(dir, &ids)).and(location.remove());
-    let _janitor = match on_disk || !location.is_empty() {
-        true => Some(Janitor::hire(clean_up)?),
-        false => None,
-    };
-    if let Some(dir) = &dir {
-        inside::make_dir(dir, &ids)?;
-    }
     let spec = spec::make(&Plan {
         options,
         limits: &limits,
@@ -52,6 +42,17 @@ pub fn run(options: &Run, store: Option<PathBuf>) -> Result<ExitCode> {
         root: &store.merged(),
         terminal: Console::is_wanted(),
     })?;
+    // Before there is anything to clean up, and after what fills memory: two processes share it until one
+    // of them changes it, and each page that is changed has to be copied.
+    let clean_up =
+        || dir.iter().try_for_each(|dir| inside::remove_dir(dir, &ids)).and(location.remove());
+    let _janitor = match on_disk || !location.is_empty() {
+        true => Some(Janitor::hire(clean_up)?),
+        false => None,
+    };
+    if let Some(dir) = &dir {
+        inside::make_dir(dir, &ids)?;
+    }
     container::run(&Container {
         spec,
         layers: base.layers,

@@ -1,15 +1,23 @@
 //! What the command may not do, although it may be root inside.
 
-use std::{fs, os::fd::AsFd, path::Path};
+use std::{
+    fs,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
 
 use anyhow::{Context, Result};
 use caps::Capability;
 use mnt::mount;
 use nix::{
-    mount::MsFlags,
+    errno::Errno,
     unistd::{Gid, Uid, setgroups, setresgid, setresuid},
 };
 use oci_spec::runtime::{LinuxCapabilities, Process};
+use rustix::{
+    fs::CWD,
+    mount::{MoveMountFlags, move_mount},
+};
 use user::capabilities::{shrink_bounding_set, shrink_own_sets};
 use uts::call;
 
@@ -35,7 +43,20 @@ pub const MASKED: [&str; 12] = [
 pub const READ_ONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// Covers each of `paths` that is there: a file by `/dev/null`, a directory by an empty one.
+/// Makes the directory `path` and gives it as a mount to cover others with: empty, and it stays so.
+///
+/// A new file system would be empty, too. But to make and to remove one takes longer than all the rest.
+///
+/// # Errors
+/// `ENOSPC` if the disk is full.
+pub fn empty_dir(path: &Path) -> Result<OwnedFd> {
+    call!("mkdir"(path) = fs::create_dir(path))?;
+    let empty = mount::detached(path, None)?;
+    mount::freeze(empty.as_fd(), path)?;
+    Ok(empty)
+}
+
+/// Covers each of `paths` that is there: a file by `/dev/null`, a directory by `empty`.
 ///
 /// It is called inside the new root, so no link in it can lead out.
 ///
@@ -43,28 +64,32 @@ pub const READ_ONLY: [&str; 5] =
 /// `EPERM` without `CAP_SYS_ADMIN` over the mount namespace.
 ///
 /// Source: [OCI runtime spec, masked paths](https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#masked-paths).
-pub fn mask(paths: &[String]) -> Result<()> {
-    let root = Path::new("/");
-    // One empty directory covers them all: each new file system would cost as much as all the rest.
-    let mut empty: Option<&Path> = None;
+pub fn mask(paths: &[String], empty: &OwnedFd) -> Result<()> {
+    let mut covered: Option<&Path> = None;
     for path in paths.iter().map(Path::new) {
-        match (fs::metadata(path), empty) {
+        match (fs::metadata(path), covered) {
             (Err(_), _) => {} // Not on this machine.
             (Ok(place), None) if place.is_dir() => {
-                let flags = mount::INERT | MsFlags::MS_RDONLY;
-                mount::mount_new("tmpfs", root, path, flags, Some("size=0k"))?;
-                empty = Some(path);
+                put(empty.as_fd(), path)?;
+                covered = Some(path);
             }
-            (Ok(place), Some(empty)) if place.is_dir() => cover(path, empty)?,
-            (Ok(_file), _) => cover(path, Path::new("/dev/null"))?,
+            // A mount has one place, so all others get a copy of it.
+            (Ok(place), Some(covered)) if place.is_dir() => put_copy(covered, path)?,
+            (Ok(_file), _) => put_copy(Path::new("/dev/null"), path)?,
         }
     }
     Ok(())
 }
 
 /// Shows at `path` what is at `other`.
-fn cover(path: &Path, other: &Path) -> Result<()> {
-    mount::attach(mount::detached(other, None)?.as_fd(), Path::new("/"), path)
+fn put_copy(other: &Path, path: &Path) -> Result<()> {
+    put(mount::detached(other, None)?.as_fd(), path)
+}
+
+/// Attaches a detached mount at `path`, which is there.
+fn put(tree: BorrowedFd, path: &Path) -> Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    Ok(call!("move_mount"(tree, path) = move_mount(tree, "", CWD, path, flags))?)
 }
 
 /// Lets nothing be written below each of `paths` that is there.
@@ -74,11 +99,14 @@ fn cover(path: &Path, other: &Path) -> Result<()> {
 ///
 /// Source: [OCI runtime spec, readonly paths](https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#readonly-paths).
 pub fn make_read_only(paths: &[String]) -> Result<()> {
-    for path in paths.iter().map(Path::new).filter(|path| path.exists()) {
+    for path in paths.iter().map(Path::new) {
         // A mount of its own has attributes of its own, and it has them before anybody can reach it.
-        let copy = mount::detached(path, None)?;
+        let copy = match mount::detached(path, None) {
+            Err(error) if mount::errno(&error) == Some(Errno::ENOENT) => continue, // Not on this machine.
+            copy => copy?,
+        };
         mount::freeze(copy.as_fd(), path)?;
-        mount::attach(copy.as_fd(), Path::new("/"), path)?;
+        put(copy.as_fd(), path)?;
     }
     Ok(())
 }
@@ -100,8 +128,10 @@ pub fn limit_privileges(process: &Process) -> Result<()> {
     let user = process.user();
     let groups: Vec<Gid> =
         user.additional_gids().iter().flatten().map(|gid| Gid::from_raw(*gid)).collect();
-    if std::fs::read_to_string("/proc/self/setgroups")?.trim() == "allow" {
-        call!("setgroups"(groups.len()) = setgroups(&groups))?;
+    match call!("setgroups"(groups.len()) = setgroups(&groups)) {
+        // It is denied to a plain user's map, and then there is nothing to give up either.
+        Err(error) if error.errno() == Errno::EPERM && setgroups_is_denied()? => {}
+        result => result?,
     }
     let (uid, gid) = (Uid::from_raw(user.uid()), Gid::from_raw(user.gid()));
     let unmapped = || format!("user {uid}, group {gid}: is it in the id map (/etc/subuid, --ids)?");
@@ -116,6 +146,10 @@ pub fn limit_privileges(process: &Process) -> Result<()> {
         user::no_new_privileges()?;
     }
     Ok(())
+}
+
+fn setgroups_is_denied() -> Result<bool> {
+    Ok(fs::read_to_string("/proc/self/setgroups")?.trim() == "deny")
 }
 
 /// The bounding set of a spec, as the crate that sets it has it.

@@ -161,7 +161,7 @@ fn capabilities(options: &Run) -> Result<LinuxCapabilities> {
             || has(&options.cap_add, None)
             || (usual && !has(&options.cap_drop, None))
     };
-    let names = caps::runtime::thread_all_supported().into_iter().filter(kept);
+    let names = caps::all().into_iter().filter(kept);
     // The two crates have a type each for capabilities; they agree on the names.
     let set = names
         .map(|name| name.to_string().trim_start_matches("CAP_").parse().map_err(Into::into))
