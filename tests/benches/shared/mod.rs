@@ -41,10 +41,15 @@ struct Sample {
 }
 
 /// Lets `contenders` run in turn, `rounds` times each after one that isn't counted, and prints a
-/// table. The ratio is to the contender that is called `yardstick`.
+/// table, with the ratios to those contenders whose names are `yardsticks`.
 ///
 /// A contender that isn't installed or doesn't work here is left out, and the reason is printed.
-pub fn race(title: &str, yardstick: &str, rounds: usize, contenders: Vec<Contender>) -> Result<()> {
+pub fn race(
+    title: &str,
+    yardsticks: &[&str],
+    rounds: usize,
+    contenders: Vec<Contender>,
+) -> Result<()> {
     let mut left_out = Vec::new();
     let mut runners: Vec<(Contender, Vec<Sample>)> = Vec::new();
     for mut contender in contenders {
@@ -61,22 +66,29 @@ pub fn race(title: &str, yardstick: &str, rounds: usize, contenders: Vec<Contend
             samples.push(sample(contender).with_context(|| contender.name.clone())?);
         }
     }
-    let base = runners.iter().find(|(contender, _)| contender.name == yardstick);
-    let base = base.map(|(_, samples)| median(samples));
-    println!("\n## {title}: {rounds} samples each, in turn\n");
-    println!("| | median ms | × {yardstick} | least ms | peak RSS KiB |");
-    println!("|---|--:|--:|--:|--:|");
-    for (Contender { name, .. }, samples) in &runners {
-        let ms = median(samples);
-        let ratio = base.map_or("–".to_owned(), |base| format!("{:.2}", ms / base));
-        let least = samples.iter().map(|sample| sample.ms).fold(f64::INFINITY, f64::min);
-        let peak = samples.iter().map(|sample| sample.peak_kib).max().unwrap_or_default();
-        println!("| {name} | {ms:.2} | {ratio} | {least:.2} | {peak} |");
-    }
+    print_table(&format!("{title}: {rounds} samples each, in turn"), yardsticks, &runners);
     for (name, why) in left_out {
         println!("\nLeft out: {name}: {why:#}");
     }
     Ok(())
+}
+
+fn print_table(title: &str, yardsticks: &[&str], runners: &[(Contender, Vec<Sample>)]) {
+    let times = yardsticks.iter().map(|yardstick| format!(" × {yardstick} |")).collect::<String>();
+    println!("\n## {title}\n");
+    println!("| | median ms |{times} least ms | peak RSS KiB |");
+    println!("|---|--:|{}--:|--:|", "--:|".repeat(yardsticks.len()));
+    for (Contender { name, .. }, samples) in runners {
+        let ms = median(samples);
+        let ratio = |yardstick: &&str| {
+            let base = runners.iter().find(|(contender, _)| contender.name == *yardstick);
+            base.map_or(" – |".to_owned(), |(_, base)| format!(" {:.2} |", ms / median(base)))
+        };
+        let ratios = yardsticks.iter().map(ratio).collect::<String>();
+        let least = samples.iter().map(|sample| sample.ms).fold(f64::INFINITY, f64::min);
+        let peak = samples.iter().map(|sample| sample.peak_kib).max().unwrap_or_default();
+        println!("| {name} | {ms:.2} |{ratios} {least:.2} | {peak} |");
+    }
 }
 
 fn median(samples: &[Sample]) -> f64 {
@@ -161,13 +173,30 @@ pub fn run(command: &mut Command) -> Result<String> {
 /// # Errors
 /// What cargo says.
 pub fn build(what: &[&str]) -> Result<PathBuf> {
-    // A bench lies in <target folder>/release/deps.
+    let target = target_dir()?;
+    cargo(&[&["build", "--release"], what].concat(), &target)?;
+    Ok(target.join("release"))
+}
+
+/// The target folder: a bench lies in `release/deps` of it.
+///
+/// # Errors
+/// If it lies elsewhere.
+pub fn target_dir() -> Result<PathBuf> {
     let bench = env::current_exe()?;
     let target = bench.ancestors().nth(3).context("a bench lies in the target folder")?;
+    Ok(target.to_owned())
+}
+
+/// Runs `cargo ARGS`, so that what it builds goes to the folder `target`.
+///
+/// # Errors
+/// What cargo says.
+pub fn cargo(args: &[&str], target: &Path) -> Result<()> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| env!("CARGO").into()));
-    cargo.args(["build", "--quiet", "--release", "--target-dir"]).arg(target).args(what);
-    ensure!(cargo.status()?.success(), "cargo can't build {what:?}");
-    Ok(target.join("release"))
+    cargo.args(args).arg("--quiet").arg("--target-dir").arg(target);
+    ensure!(cargo.status()?.success(), "cargo can't do {args:?}");
+    Ok(())
 }
 
 /// Prints what the numbers depend on.

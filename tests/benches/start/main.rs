@@ -2,6 +2,10 @@
 //!
 //!   cargo bench --bench start -- [SAMPLES]
 //!
+//! There are two yardsticks. *The floor* is the least: six namespaces and the pivot. *The floor, with all
+//! that final does* makes what `final` makes, with the fewest calls that do it; what is left between it
+//! and `final` is the price of reading an image and options, of checks, and of cleaning up come what may.
+//!
 //! All contenders run the same static program in the same root file system, in the six namespaces
 //! of the ladder, as root of a user namespace, and clean up before they end. What they do besides
 //! differs, and their names say it. Run it as root: a plain user may set no limits.
@@ -22,7 +26,7 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
 };
-use shared::{Contender, build, number, open_dir, print_machine, race, run};
+use shared::{Contender, build, cargo, number, open_dir, print_machine, race, run, target_dir};
 use tempfile::TempDir;
 
 /// The limits that those have who have limits.
@@ -30,7 +34,9 @@ const LIMITS: [&str; 6] = ["--memory", "64m", "--cpus", "1", "--pids", "100"];
 const LIMITS_IN_SPEC: &str = r#"{"memory": {"limit": 67108864, "swap": 67108864},
     "cpu": {"quota": 100000, "period": 100000}, "pids": {"limit": 100}}"#;
 
+/// The two yardsticks: what no runtime can do without, and all of what `final` does.
 const FLOOR: &str = "the floor";
+const FULL_FLOOR: &str = "the floor, with all that final does";
 
 fn main() -> Result<()> {
     let samples = env::args().skip(1).find_map(|arg| arg.parse().ok());
@@ -38,8 +44,9 @@ fn main() -> Result<()> {
     let stage = Stage::build()?;
     show_one_generation();
     print_machine();
-    race("Start to finish of /bin/true", FLOOR, samples, contenders(&stage)?)?;
-    race("The ladder, step by step", FLOOR, samples, ladder(&stage))
+    let both = [FLOOR, FULL_FLOOR];
+    race("Start to finish of /bin/true", &both, samples, contenders(&stage)?)?;
+    race("The ladder, step by step", &[FLOOR], samples, ladder(&stage))
 }
 
 /// On a machine with both generations of control groups, hides v2, which has no limits to set
@@ -62,6 +69,8 @@ struct Stage {
     in_memory: TempDir,
     /// The folder with the programs of this workspace.
     programs: PathBuf,
+    /// `final` as one static file.
+    static_final: PathBuf,
 }
 
 impl Stage {
@@ -70,8 +79,9 @@ impl Stage {
         what.extend(tests::programs::STEPS.iter().flat_map(|step| ["--package", *step]));
         what.push("--bins");
         let programs = build(&what)?;
+        let static_final = build_static()?;
         let (dir, in_memory) = (open_dir(&env::temp_dir())?, open_dir(Path::new("/dev/shm"))?);
-        let stage = Stage { dir, in_memory, programs };
+        let stage = Stage { dir, in_memory, programs, static_final };
         stage.make_root().context("busybox, static (Debian: busybox-static)")?;
         stage.compile_floor()?;
         Ok(stage)
@@ -86,6 +96,9 @@ impl Stage {
         let root = self.path("root");
         for dir in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
             fs::create_dir_all(root.join(dir))?;
+        }
+        for dir in ["own", "merged"] {
+            fs::create_dir_all(self.path("floor-dir").join(dir))?;
         }
         let busybox = run(Command::new("sh").args(["-c", "command -v busybox"]))?;
         fs::copy(busybox, root.join("bin/busybox"))?;
@@ -124,9 +137,9 @@ impl Stage {
     }
 
     /// `final run`, with a store that has the image unpacked after the first time.
-    fn runtime(&self, name: &str, store: &Path, options: &[&str]) -> Contender {
+    fn runtime(&self, name: &str, program: &Path, store: &Path, options: &[&str]) -> Contender {
         let (store, image) = (store.to_owned(), self.path("busybox.tar"));
-        let program = self.programs.join("final");
+        let program = program.to_owned();
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         Contender::new(name, move || {
             let mut command = Command::new(&program);
@@ -161,6 +174,16 @@ impl Stage {
     }
 }
 
+/// Has cargo build `final` as README says that it starts fastest, and says where it lies.
+fn build_static() -> Result<PathBuf> {
+    let target = target_dir()?;
+    cargo(&["static"], &target)?;
+    let about =
+        run(Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())).arg("-vV"))?;
+    let host = about.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(target.join(host.context("rustc -vV has a line host:")?).join("release/final"))
+}
+
 fn contenders(stage: &Stage) -> Result<Vec<Contender>> {
     let root = stage.path("root");
     let root = root.to_str().context("a temporary directory has a plain name")?;
@@ -169,11 +192,15 @@ fn contenders(stage: &Stage) -> Result<Vec<Contender>> {
         "--uts --pid --fork --mount --map-root-user --net --ipc --root".split(' ').collect();
     let bwrap = ["--unshare-all", "--bind", root, "/", "--proc", "/proc", "--dev", "/dev"];
     let floor = stage.path("floor");
+    let floor_dir = stage.path("floor-dir");
+    let floor_dir = floor_dir.to_str().context("so has a file in it")?;
     let (store, in_memory) = (stage.path("store"), &stage.in_memory);
+    let (ours, dynamic) = (&*stage.static_final, &*stage.programs.join("final"));
     let with = |options: &[&'static str]| [options, &LIMITS].concat();
     Ok(vec![
         stage.contender::<&str>("fork and exec alone", is_true, &[]),
         stage.contender(FLOOR, &floor, &[root, "/bin/true"]),
+        stage.contender(FULL_FLOOR, &floor, &["--all", floor_dir, root, "/bin/true"]),
         stage.contender(
             "the floor, on the host's network",
             &floor,
@@ -185,12 +212,19 @@ fn contenders(stage: &Stage) -> Result<Vec<Contender>> {
             &[&unshare[..], &[root, "/bin/true"]].concat(),
         ),
         stage.contender("bwrap", "bwrap", &[&bwrap[..], &["/bin/true"]].concat()),
-        stage.runtime("final, overlay", &store, &["--net", "none"]),
-        stage.runtime("final, overlay, limits", &store, &with(&["--net", "none"])),
-        stage.runtime("final, overlay, limits, cable", &store, &with(&["--net", "veth"])),
+        stage.runtime("final, overlay", ours, &store, &["--net", "none"]),
+        stage.runtime("final, overlay, limits", ours, &store, &with(&["--net", "none"])),
+        stage.runtime("final, overlay, limits, cable", ours, &store, &with(&["--net", "veth"])),
         stage.runtime(
             "final, overlay on tmpfs, limits",
+            ours,
             in_memory.path(),
+            &with(&["--net", "none"]),
+        ),
+        stage.runtime(
+            "final, not static, overlay, limits",
+            dynamic,
+            &store,
             &with(&["--net", "none"]),
         ),
         stage.oci("crun", "crun", &["--cgroup-manager=disabled"], "{}")?,

@@ -39,7 +39,7 @@ fn main() -> Result<()> {
     for (place, dir) in [("tmpfs", memory), ("disk", disk)] {
         if dir.is_dir() {
             let title = format!("A gzip layer, unpacked on {place}");
-            race(&title, TAR, samples, unpackers(&unpack, &image, dir)?)?;
+            race(&title, &[TAR], samples, unpackers(&unpack, &image, dir)?)?;
         }
     }
     roots(&unpack, &image, disk, samples)?;
@@ -99,7 +99,7 @@ fn roots(unpack: &Path, image: &Image, disk: &Path, samples: usize) -> Result<()
     let (below, from) = (lower.clone(), lower);
     race(
         "A container's own root",
-        "cp -a",
+        &["cp -a"],
         samples,
         vec![
             fresh("cp -a", disk, move |to| {
@@ -142,5 +142,5 @@ fn constant_memory(unpack: &Path, disk: &Path, to: &Path) -> Result<()> {
         }));
     }
     let yardstick = format!("1 × {} MB", layer::MEGABYTES);
-    race("Memory to unpack a layer of any size, step 8", &yardstick, 1, contenders)
+    race("Memory to unpack a layer of any size, step 8", &[&yardstick], 1, contenders)
 }
