@@ -140,9 +140,14 @@ export const reader = {
     assert.ok(!(await page.isVisible("#mdbook-sidebar")));
     const paper = await page.$eval(".page-wrapper", (one) => getComputedStyle(one).backgroundColor);
     assert.equal(paper, "rgb(255, 255, 255)", "white, whatever the theme");
+    const scheme = await page.evaluate(() => getComputedStyle(document.documentElement).colorScheme);
+    assert.equal(scheme, "light", "or the margins would be black");
     assert.deepEqual(await page.evaluate(contrast), []);
     assert.deepEqual(await page.evaluate(overflow), []);
     const wide = await page.$$eval("main pre code", (all) => all.filter((c) => c.scrollWidth > c.clientWidth + 1).length);
     assert.equal(wide, 0, "no code is cut off");
+    const explorer = await open("explorer.html");
+    await explorer.emulateMedia({ media: "print" });
+    for (const one of await explorer.locator(".outcome, .condition").all()) assert.ok(await one.isVisible());
   },
 };
