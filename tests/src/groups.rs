@@ -177,10 +177,12 @@ fn remove(group: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A group that counts processes, made by hand for a test.
+/// A group with one controller, made by hand for a test.
 pub struct Group {
     /// Its directory.
     pub path: PathBuf,
+    /// Whether it is a group of cgroup v2.
+    pub is_v2: bool,
     /// The group of this process until then.
     home: PathBuf,
 }
@@ -190,13 +192,13 @@ impl Group {
     ///
     /// # Errors
     /// A skip, if no group can be made here.
-    pub fn make(topic: &str) -> Result<Self> {
-        need(&["pids"])?;
-        let place = |tree: &Tree| Some((tree.place("pids")?, tree.own.clone()));
-        let (place, home) = trees()?.iter().find_map(place).context("there was a place")?;
+    pub fn make(topic: &str, controller: &str) -> Result<Self> {
+        need(&[controller])?;
+        let place = |tree: &Tree| Some((tree.place(controller)?, tree.own.clone(), tree.is_v2));
+        let (place, home, is_v2) = trees()?.iter().find_map(place).context("there was a place")?;
         let path = place.join(Chance::new(topic).needle());
         fs::create_dir(&path).with_context(|| format!("mkdir {}", path.display()))?;
-        Ok(Group { path, home })
+        Ok(Group { path, is_v2, home })
     }
 
     /// Writes to one of its files.
