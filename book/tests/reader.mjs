@@ -70,7 +70,12 @@ export const reader = {
     }
     assert.ok(!(await page.isVisible(".explorer input")), "no switch that does nothing");
     assert.ok(!(await page.isVisible(".explorer button")));
-    assert.deepEqual(await page.evaluate(contrast), []);
+    for (const colorScheme of ["light", "dark"]) {
+      await page.emulateMedia({ colorScheme });
+      assert.deepEqual(await page.evaluate(contrast), [], colorScheme);
+    }
+    const chapter = await open("step03.html", { javaScriptEnabled: false, colorScheme: "dark" });
+    assert.deepEqual(await chapter.evaluate(contrast), []);
   },
 
   "a question's answers say why, by mouse and keyboard": async (open) => {
