@@ -19,10 +19,10 @@ use tests::scenario;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    match args.split_first().map(|(option, command)| (&**option, command)) {
-        Some((slow_parent::EACH, command)) => return slow_parent::run(true, command),
-        Some((slow_parent::ONCE, command)) => return slow_parent::run(false, command),
-        _ => {}
+    if let [option, command @ ..] = &args[..]
+        && option == slow_parent::OPTION
+    {
+        return slow_parent::run(command);
     }
     let files = [
         step01::scenarios(),

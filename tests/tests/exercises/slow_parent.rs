@@ -22,9 +22,8 @@ use rustix::{
 };
 use tests::scenario;
 
-/// The arguments that make this program the one that holds.
-pub const EACH: &str = "--slow-parent";
-pub const ONCE: &str = "--slow-parent-once";
+/// The argument that makes this program the one that holds.
+pub const OPTION: &str = "--slow-parent";
 
 /// Within this time, a child that can end has ended, and a parent that makes calls has made one.
 const MOMENT: Duration = Duration::from_millis(500);
@@ -32,24 +31,14 @@ const MOMENT: Duration = Duration::from_millis(500);
 /// `command`, run many times: each time, its first child comes as far as it can before the parent
 /// goes on, which stands still after one more of its system calls. The last time it sleeps already.
 pub fn after_each_call(command: &Command) -> Command {
-    held(EACH, command)
-}
-
-/// `command`, run once, and held still when it has made its first child.
-#[allow(dead_code, reason = "for step 4")]
-pub fn after_birth(command: &Command) -> Command {
-    held(ONCE, command)
-}
-
-fn held(option: &str, command: &Command) -> Command {
     let mut held = scenario::again();
-    held.arg(option).arg(command.get_program()).args(command.get_args());
+    held.arg(OPTION).arg(command.get_program()).args(command.get_args());
     held
 }
 
 /// Runs a command in this way, and ends as it ended.
-pub fn run(each: bool, command: &[String]) -> ExitCode {
-    match run_all(each, command) {
+pub fn run(command: &[String]) -> ExitCode {
+    match run_all(command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("can't hold {command:?}: {error:#}");
@@ -58,11 +47,11 @@ pub fn run(each: bool, command: &[String]) -> ExitCode {
     }
 }
 
-fn run_all(each: bool, command: &[String]) -> Result<u8> {
+fn run_all(command: &[String]) -> Result<u8> {
     for calls in 0.. {
         eprintln!("held still after call {calls} since it has a child");
         let (code, asleep) = hold(calls, command)?;
-        if code != 0 || asleep || !each {
+        if code != 0 || asleep {
             return Ok(code);
         }
     }
