@@ -16,7 +16,7 @@ use std::{
 
 use ::tests::{
     chance,
-    exercises::{Exercise, FILE, Manifest},
+    exercises::{Exercise, FILE, Kind, Manifest},
     scenario::{Outcome, Verdict},
 };
 use anyhow::{Context, Result, ensure};
@@ -286,7 +286,8 @@ impl Grader {
 }
 
 /// The points of an exercise: none without its first test, which is the one that is its own; a
-/// share of the points for each of them otherwise. What was skipped has not passed.
+/// share of the points for each of them otherwise. Predictions are all of one kind, and each counts
+/// by itself. What was skipped has not passed.
 fn score(exercise: &Exercise, tried: &Tried) -> GradedExercise {
     let outcome = |name: &String| -> Outcome {
         let known = tried.outcomes.iter().find(|outcome| outcome.name == *name).cloned();
@@ -302,7 +303,8 @@ fn score(exercise: &Exercise, tried: &Tried) -> GradedExercise {
     };
     let tests: Vec<Outcome> = exercise.tests.iter().map(outcome).collect();
     let passed = tests.iter().filter(|test| test.result == Verdict::Passed).count();
-    let own = tests.first().is_some_and(|test| test.result == Verdict::Passed);
+    let first = tests.first().is_some_and(|test| test.result == Verdict::Passed);
+    let own = first || exercise.kind == Kind::Predict;
     let share = if own { passed as f64 / tests.len() as f64 } else { 0. };
     GradedExercise {
         id: exercise.id.to_string(),
