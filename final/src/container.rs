@@ -12,19 +12,18 @@ use anyhow::{Context, Result};
 use cgroups::{Bytes, Limits, Location, rate};
 use mnt::mount;
 use nix::{
-    errno::Errno,
     mount::MsFlags,
-    sched::unshare,
     unistd::{Pid, chdir},
 };
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Process, Spec};
 use overlay::{Marks, Overlay};
 use user::{Gate, IdMap, map::Range};
-use uts::{CloneFlags, call, call::Hint, process, process::Birth};
+use uts::{CloneFlags, call, process, process::Birth};
 
 use crate::{
     console::Console,
     mounts::{self, Begun},
+    network::Network,
     resources, security,
 };
 
@@ -77,12 +76,11 @@ pub fn run(container: &Container) -> Result<ExitCode> {
     let console = (wanted.terminal() == Some(true)).then(Console::new).transpose()?;
     let gate = Gate::new()?;
     let birth = Birth { cgroup: cgroup.directory(), own_terminal: console.is_some() };
-    let outside = Outside { begun, lowest, console: &console };
-    let (first, later) = in_two(namespaces(linux), container.cable);
-    let child = process::bear(birth, first, || {
-        if !later.is_empty() {
-            call!(unshare(later)).hint(Errno::ENOSPC, TOO_MANY)?;
-        }
+    // A cable can't be plugged in before there is a network to put it into.
+    let network_later = namespaces(linux).contains(net::NAMESPACE) && !container.cable;
+    let later = if network_later { net::NAMESPACE } else { CloneFlags::empty() };
+    let outside = Outside { begun, lowest, console: &console, network_later };
+    let child = process::bear(birth, namespaces(linux) - later, || {
         gate.wait()?;
         cgroup.enter()?;
         live(container, linux, &limits, &outside)
@@ -98,23 +96,14 @@ pub fn run(container: &Container) -> Result<ExitCode> {
     }
 }
 
-/// The namespaces that the child is born into, and the one that it makes itself afterwards.
-///
-/// To make a network takes the kernel longer than the other five together. So the child does it while
-/// its map of ids is written outside. A cable can't be plugged in before there is a network to put it into.
-fn in_two(all: CloneFlags, cable: bool) -> (CloneFlags, CloneFlags) {
-    let later = if cable { CloneFlags::empty() } else { all & net::NAMESPACE };
-    (all - later, later)
-}
-
-const TOO_MANY: &str = "there are too many: see /proc/sys/user/max_net_namespaces";
-
 /// What was made outside for use inside.
 struct Outside<'a> {
     begun: Begun,
     /// The lowest layer with its owners shifted.
     lowest: Option<OwnedFd>,
     console: &'a Option<Console>,
+    /// The child isn't born into a network of its own, and makes one.
+    network_later: bool,
 }
 
 /// The child's part, up to the command: all of it happens inside.
@@ -131,15 +120,17 @@ fn live(
     if let Some(hostname) = spec.hostname() {
         uts::set_hostname(hostname)?;
     }
-    if namespaces(linux).contains(net::NAMESPACE) {
+    let mut network = outside.network_later.then(Network::begin).transpose()?;
+    if container.cable {
         rate::limit_rate(net::configure()?, limits)?;
     }
     mnt::make_private()?;
     let own_dir = own_dir(&container.upper)?;
     let empty = security::empty_dir(&own_dir.join("empty"))?;
     mount_overlay(container, outside.lowest.as_ref(), own_dir, root.path())?;
-    outside.begun.finish(spec.mounts().as_deref().unwrap_or_default(), root.path())?;
-    mnt::dev::add_devices(root.path())?;
+    outside.begun.finish(spec.mounts().as_deref().unwrap_or_default(), root.path(), || {
+        network.take().map_or(Ok(()), Network::enter)
+    })?;
     mnt::pivot_into(root.path())?;
     if let Some(console) = outside.console {
         console.open(wanted.user().uid())?;

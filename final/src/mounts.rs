@@ -98,14 +98,30 @@ impl Begun {
         mounts.iter().map(|mount| begin(mount, &mut ids)).collect::<Result<_>>().map(Begun)
     }
 
-    /// Finishes all of `mounts`, inside.
+    /// Finishes all of `mounts`, inside, and puts the devices into `/dev`.
+    ///
+    /// `enter_network` is called before a `/sys` is mounted, which shows the network of whoever mounts
+    /// it, and once more after all.
     ///
     /// # Errors
-    /// As [`finish`], with the destination.
-    pub fn finish(&self, mounts: &[Mount], root: &Path) -> Result<()> {
-        mounts.iter().zip(&self.0).try_for_each(|(mount, begun)| {
+    /// As [`finish`], with the destination, and [`mnt::dev::add_devices`].
+    pub fn finish(
+        &self,
+        mounts: &[Mount],
+        root: &Path,
+        mut enter_network: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        for (mount, begun) in mounts.iter().zip(&self.0) {
+            if mount.typ().as_deref() == Some("sysfs") {
+                enter_network()?;
+            }
+            let at = mount.destination();
             finish(mount, root, begun.as_ref().map(AsFd::as_fd))
-                .with_context(|| format!("the mount at {}", mount.destination().display()))
-        })
+                .with_context(|| format!("the mount at {}", at.display()))?;
+            if at == Path::new("/dev") {
+                mnt::dev::add_devices(root)?; // Before what the user puts there instead.
+            }
+        }
+        enter_network()
     }
 }

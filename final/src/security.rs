@@ -130,7 +130,7 @@ pub fn limit_privileges(process: &Process) -> Result<()> {
         user.additional_gids().iter().flatten().map(|gid| Gid::from_raw(*gid)).collect();
     match call!("setgroups"(groups.len()) = setgroups(&groups)) {
         // It is denied to a plain user's map, and then there is nothing to give up either.
-        Err(error) if error.errno() == Errno::EPERM && setgroups_is_denied()? => {}
+        Err(error) if error.errno() == Errno::EPERM && user::setgroups_is_denied()? => {}
         result => result?,
     }
     let (uid, gid) = (Uid::from_raw(user.uid()), Gid::from_raw(user.gid()));
@@ -146,10 +146,6 @@ pub fn limit_privileges(process: &Process) -> Result<()> {
         user::no_new_privileges()?;
     }
     Ok(())
-}
-
-fn setgroups_is_denied() -> Result<bool> {
-    Ok(fs::read_to_string("/proc/self/setgroups")?.trim() == "deny")
 }
 
 /// The bounding set of a spec, as the crate that sets it has it.

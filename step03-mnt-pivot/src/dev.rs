@@ -9,7 +9,7 @@ use anyhow::Result;
 use nix::{mount::MsFlags, unistd::symlinkat};
 use uts::call;
 
-use crate::mount::{bind, mount_new, resolve};
+use crate::mount::{beneath, bind_new, mount_new, resolve};
 
 /// The devices that the OCI runtime spec promises to every container.
 const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -27,7 +27,7 @@ const LINKS: [(&str, &str); 5] = [
 /// shared memory (`shm`) of its own.
 ///
 /// # Errors
-/// As [`mount_new`] and [`bind`].
+/// As [`mount_new`] and [`add_devices`].
 ///
 /// Source: [OCI runtime spec, default devices](https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#default-devices),
 /// [devpts](https://docs.kernel.org/filesystems/devpts.html).
@@ -42,16 +42,16 @@ pub fn mount_dev(root: &Path) -> Result<()> {
     mount_new("tmpfs", root, &at("shm"), no_devices, Some("mode=1777,size=64m"))
 }
 
-/// Puts the standard devices and links into the `/dev` that is mounted below `root`.
+/// Puts the standard devices and links into the `/dev` that is mounted below `root` and empty.
 ///
 /// # Errors
-/// As [`bind`]; `EEXIST` if the links are there already.
+/// As [`bind`](crate::mount::bind()); `EEXIST` if they are there already.
 pub fn add_devices(root: &Path) -> Result<()> {
+    let (dev, path) = (resolve(root, &at(""))?, beneath(root, &at("")));
     for node in NODES {
         // Bound and not made: mknod(2) is refused in a user namespace.
-        bind(&at(node), root, &at(node))?;
+        bind_new(&at(node), &dev, &path, node)?;
     }
-    let dev = resolve(root, &at(""))?;
     for (name, target) in LINKS {
         call!("symlinkat"(target, at(name)) = symlinkat(target, &dev, name))?;
     }

@@ -77,6 +77,24 @@ pub fn bind(source: &Path, root: &Path, at: &Path) -> Result<()> {
     Ok(())
 }
 
+/// As [`bind`], for a file `source` and a new file `name` in the open directory `parent`, which is shown
+/// as `parent_path`: nothing needs to be looked for.
+pub(crate) fn bind_new(
+    source: &Path,
+    parent: &OwnedFd,
+    parent_path: &Path,
+    name: &str,
+) -> Result<()> {
+    let shown = parent_path.join(name);
+    let target = new_file(parent, name.as_ref(), &shown)?;
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+    call!(
+        "mount"(source, shown, None::<&str>, flags, None::<&str>) =
+            mount(Some(source), &path_of(&target), None::<&str>, flags, None::<&str>)
+    )?;
+    Ok(())
+}
+
 /// A copy of the mount at `source`, which is attached nowhere yet. With `ids`, a user namespace, the
 /// owners of its files are shifted by that namespace's map: number 0 on the disk is number 0 inside.
 ///
@@ -215,11 +233,15 @@ fn file(root: &Path, at: &Path) -> Result<OwnedFd> {
         return Ok(there);
     }
     let parent = directory_in(&top, root, at.parent().context("a file can't be the root")?)?;
-    let name = at.file_name().context("a file has a name")?;
+    new_file(&parent, at.file_name().context("a file has a name")?, &beneath(root, at))
+}
+
+/// A new, empty file in the directory `parent`. `shown` is its path.
+fn new_file(parent: &OwnedFd, name: &OsStr, shown: &Path) -> Result<OwnedFd> {
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     Ok(call!(
-        "openat"(beneath(root, at), format_args!("O_CREAT|O_EXCL")) =
-            openat(&parent, name, flags, Mode::from_bits_truncate(0o644))
+        "openat"(shown, format_args!("O_CREAT|O_EXCL")) =
+            openat(parent, name, flags, Mode::from_bits_truncate(0o644))
     )?)
 }
 
@@ -268,7 +290,7 @@ fn path_of(fd: &OwnedFd) -> PathBuf {
 }
 
 /// `at` below `root`, as it is shown to people.
-fn beneath(root: &Path, at: &Path) -> PathBuf {
+pub(crate) fn beneath(root: &Path, at: &Path) -> PathBuf {
     match at.strip_prefix("/") {
         Ok(rest) if rest.as_os_str().is_empty() => root.to_owned(),
         Ok(rest) => root.join(rest),

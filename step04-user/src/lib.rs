@@ -47,14 +47,26 @@ pub const NAMESPACE: CloneFlags = CloneFlags::CLONE_NEWUSER;
 /// [user_namespaces(7)](https://man7.org/linux/man-pages/man7/user_namespaces.7.html).
 pub fn become_root() -> Result<()> {
     let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
-    // Groups first: once the user id is given up, the right to change them may go with it. Where
-    // setgroups(2) is denied, as it is for a plain user's map, there is nothing to give up either.
-    if fs::read_to_string("/proc/self/setgroups")?.trim() == "allow" {
-        call!("setgroups"(0, None::<&str>) = setgroups(&[])).hint(Errno::EPERM, NO_MAP)?;
+    // Groups first: once the user id is given up, the right to change them may go with it.
+    match call!("setgroups"(0, None::<&str>) = setgroups(&[])) {
+        // It is denied to a plain user's map, and then there is nothing to give up either.
+        Err(error) if error.errno() == Errno::EPERM && setgroups_is_denied()? => {}
+        result => result.hint(Errno::EPERM, NO_MAP)?,
     }
     call!("setresgid"(0, 0, 0) = setresgid(group, group, group)).hint(Errno::EINVAL, NO_MAP)?;
     call!("setresuid"(0, 0, 0) = setresuid(user, user, user))?;
     Ok(())
+}
+
+/// Whether nobody may change their groups in the caller's user namespace.
+///
+/// # Errors
+/// If there is no `/proc`.
+///
+/// Source: [user_namespaces(7)](https://man7.org/linux/man-pages/man7/user_namespaces.7.html), "The
+/// /proc/pid/setgroups file".
+pub fn setgroups_is_denied() -> Result<bool> {
+    Ok(fs::read_to_string("/proc/self/setgroups")?.trim() == "deny")
 }
 
 const NO_MAP: &str = "the map of ids isn't written yet: wait at the gate until it is";
