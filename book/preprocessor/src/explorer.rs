@@ -234,3 +234,47 @@ fn side(title: &str, seen: &str, without: &str) -> String {
     });
     format!("<div><dt>{title}</dt>{}</div>", facts.collect::<String>())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Record, TOPICS, name_of, shown, side};
+
+    /// A record in which every act ends with `end`, but with `done` where no namespace is on.
+    fn record(end: &str) -> String {
+        let one = |number| {
+            let end = if number == 0 { "done" } else { end };
+            let topic = |name| format!("\"{name}\":[\"{end}\",\"a: b\",\"its user id: 0\"]");
+            let topics: Vec<String> = super::NAMESPACES.map(topic).to_vec();
+            format!("\"{}\":{{{}}}", name_of(number), topics.join(","))
+        };
+        format!("{{{}}}", (0..64).map(one).collect::<Vec<_>>().join(","))
+    }
+
+    #[test]
+    fn an_outcome_stands_with_its_cases() {
+        let pid = &TOPICS[1];
+        let html = shown(pid, &Record::parse(&record("EPERM")).unwrap()).unwrap();
+        let none = "class=\"outcome reaches\" data-when=\"-uts -pid -mnt -user -net -ipc\"";
+        assert!(html.contains(none), "{html}");
+        let others = "class=\"outcome refused\" data-when=\"+uts|+pid|+mnt|+user|+net|+ipc\"";
+        assert!(html.contains(others), "{html}");
+        assert!(html.contains("<code>EPERM</code>"), "{html}");
+    }
+
+    #[test]
+    fn a_record_with_a_hole_is_none() {
+        let hole = record("EPERM").replace("uts+net", "uts+nothing");
+        assert!(Record::parse(&hole).err().unwrap().to_string().contains("uts+"));
+        let strange = Record::parse(&record("EBUSY")).unwrap();
+        assert!(shown(&TOPICS[1], &strange).err().unwrap().to_string().contains("EBUSY"));
+        let dull = Record::parse(&record("done")).unwrap();
+        assert!(shown(&TOPICS[1], &dull).err().unwrap().to_string().contains("nothing changes"));
+    }
+
+    #[test]
+    fn what_differs_is_marked() {
+        let html = side("it sees", "links: lo; name: RANDOM", "links: lo; name: x");
+        assert!(html.contains("<dd>links: <span>lo</span></dd>"), "{html}");
+        assert!(html.contains("<dd class=\"changed\">name: <mark>…</mark></dd>"), "{html}");
+    }
+}
