@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
-use crate::{block, directive::Directive, workspace::Workspace};
+use crate::{block, directive::Directive, pages::Context};
 
 /// Where the exercises are described.
 const MANIFEST: &str = "tests/exercises.toml";
@@ -35,15 +35,29 @@ fn lab() -> String {
     "lab".into()
 }
 
-/// `{{#exercises 3}}`: all exercises whose id begins with `3.`.
+impl Exercise {
+    fn step(&self) -> &str {
+        self.id.split('.').next().unwrap_or_default()
+    }
+
+    fn anchor(&self) -> String {
+        format!("exercise-{}", self.id.replace('.', "-"))
+    }
+}
+
+/// `{{#exercises 3}}`: the exercises of step 3, whose ids begin with `3.`; `{{#exercises all}}` is a
+/// table of all exercises, with what each step comes to.
 ///
 /// # Errors
 /// If the manifest is wrong, or the step has no exercise.
-pub fn exercises(directive: &mut Directive, workspace: &Workspace) -> Result<String> {
+pub fn exercises(directive: &mut Directive, context: &Context) -> Result<String> {
     let step = directive.take("the step's number")?;
-    let manifest: Manifest =
-        toml::from_str(&workspace.read(MANIFEST)?).with_context(|| format!("in {MANIFEST}"))?;
-    let of_step = |exercise: &&Exercise| exercise.id.split('.').next() == Some(&step);
+    let manifest = context.workspace.read(MANIFEST)?;
+    let manifest: Manifest = toml::from_str(&manifest).with_context(|| format!("in {MANIFEST}"))?;
+    if step == "all" {
+        return Ok(table(&manifest.exercise, context));
+    }
+    let of_step = |exercise: &&Exercise| exercise.step() == step;
     let mut exercises = manifest.exercise.iter().filter(of_step).peekable();
     ensure!(exercises.peek().is_some(), "{MANIFEST} has no exercise for step {step}");
     Ok(exercises.map(shown).collect())
@@ -51,7 +65,7 @@ pub fn exercises(directive: &mut Directive, workspace: &Workspace) -> Result<Str
 
 fn shown(exercise: &Exercise) -> String {
     let Exercise { id, title, kind, goal, task, points, minutes, needs, .. } = exercise;
-    let anchor = id.replace('.', "-");
+    let anchor = exercise.anchor();
     let facts = [
         kind.clone(),
         counted(*points, "point"),
@@ -61,7 +75,7 @@ fn shown(exercise: &Exercise) -> String {
     let facts: Vec<String> = facts.iter().map(|fact| format!("<li>{fact}</li>")).collect();
     let mut text = format!(
         "<section class=\"exercise\">\n\n\
-         ### Exercise {id}: {title} {{#exercise-{anchor}}}\n\n\
+         ### Exercise {id}: {title} {{#{anchor}}}\n\n\
          <ul class=\"facts\">{}</ul>\n\n\
          **Goal:** {goal}\n\n{}\n\n{}\n",
         facts.concat(),
@@ -70,6 +84,40 @@ fn shown(exercise: &Exercise) -> String {
     );
     text += &hints(&exercise.hints, 1);
     text + "\n</section>\n\n"
+}
+
+fn table(all: &[Exercise], context: &Context) -> String {
+    let steps = all.chunk_by(|one, next| one.step() == next.step());
+    let steps: String = steps.map(|exercises| rows(exercises, context)).collect();
+    format!(
+        "<div class=\"table-wrapper\">\n<table class=\"exercises\">\n\
+         <thead><tr><th>exercise</th><th>kind</th><th>points</th><th>minutes</th></tr></thead>\n\
+         {steps}</table>\n</div>\n"
+    )
+}
+
+/// The rows of a step: first of all, what they come to.
+fn rows(exercises: &[Exercise], context: &Context) -> String {
+    let step = exercises[0].step();
+    let chapter = format!("{{{{#exercises {step}}}}}");
+    let page = context.pages.iter().find(|page| page.text.contains(&chapter));
+    let link = page.map(|page| context.link(page)).unwrap_or_default();
+    let points: u32 = exercises.iter().map(|exercise| exercise.points).sum();
+    let minutes: u32 = exercises.iter().map(|exercise| exercise.minutes).sum();
+    let rows = exercises.iter().map(|exercise| {
+        let Exercise { id, title, kind, points, minutes, .. } = exercise;
+        format!(
+            "<tr><td><a href=\"{link}#{}\">{id} {}</a></td><td>{kind}</td><td>{points}</td>\
+             <td>{minutes}</td></tr>\n",
+            exercise.anchor(),
+            block::html(title)
+        )
+    });
+    format!(
+        "<tbody>\n<tr><th colspan=\"2\" scope=\"rowgroup\">Step {step}</th><th>{points}</th>\
+         <th>{minutes}</th></tr>\n{}</tbody>\n",
+        rows.collect::<String>()
+    )
 }
 
 /// Each hint lies inside of the one before, so that they are opened one by one.

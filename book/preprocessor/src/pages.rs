@@ -180,7 +180,7 @@ fn show(directive: &mut Directive, context: &Context) -> Result<String> {
         "transcript" => snapshot::transcript(directive, workspace),
         "diff" => diff::diff(directive, workspace),
         "figure" => figure::figure(directive, workspace),
-        "exercises" => exercises::exercises(directive, workspace),
+        "exercises" => exercises::exercises(directive, context),
         "test" => scenario::test(directive, workspace),
         "functions" => functions::functions(directive, context),
         "explorer" => explorer::explorer(workspace),

@@ -26,6 +26,7 @@ const PAGE: &str = r#"# Step 1
 {{#transcript step01-run}}
 {{#figure ladder}}
 {{#exercises 1}}
+{{#exercises all}}
 It works {{#test step01::names}}, and \{{#this}} is no directive.
 
 ```question
@@ -159,6 +160,7 @@ fn a_page_shows_what_is_there() {
         "```console\n$ hostname\nbox\n```",
         "<figcaption>It has <code>8</code> steps.</figcaption>",
         "### Exercise 1.1: Name it {#exercise-1-1}",
+        "<a href=\"step01.html#exercise-1-1\">1.1 Name it</a></td><td>complete</td><td>1</td>",
         "<code>step01::<wbr>names</code></span>, and {{#this}} is no directive.",
         "<details class=\"answer correct\"><summary><span>That</span></summary>",
     ];
@@ -220,7 +222,7 @@ fn an_unknown_test() {
 fn a_bad_question() {
     let mut sample = Sample::new();
     sample.page = sample.page.replace("[x]", "[ ]");
-    sample.fails_with(&["book/src/step01.md:12: question: no answer is right"]);
+    sample.fails_with(&["book/src/step01.md:13: question: no answer is right"]);
 }
 
 #[test]
