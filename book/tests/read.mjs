@@ -116,7 +116,7 @@ const fits = (name) => !wanted.length || wanted.some((part) => name.includes(par
 const pages = readdirSync(BOOK, { recursive: true })
   .filter((path) => path.endsWith(".html") && !["toc.html", "404.html"].includes(path) && fits(path))
   .sort();
-const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: FLAGS });
+const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: FLAGS });
 const ofPages = pages.flatMap((path) =>
   Object.keys(WIDTHS).map((device) => [`${path} on a ${device}`, look(path, device)]));
 const ofReader = Object.entries(reader).filter(([name]) => fits(name));
