@@ -40,7 +40,7 @@ const TOPICS: [Topic; 6] = [
     Topic {
         namespace: "pid",
         title: "PID: process numbers",
-        act: "It sends signal 0 to a process of the host, by the number that the host knows.",
+        act: "It asks whether it may signal a process of the host, by the number that the host knows.",
         trace: None,
     },
     Topic {
