@@ -186,7 +186,8 @@ fn writable() -> Vec<PathBuf> {
     folders.sort();
     // What lies in another of them comes with that.
     folders.dedup_by(|folder, before| folder.starts_with(before));
-    folders.retain(|folder| folder.is_dir() && folder != Path::new("/"));
+    let whole = ["/", "/tmp", "/run"].map(Path::new);
+    folders.retain(|folder| folder.is_dir() && !whole.contains(&folder.as_path()));
     folders
 }
 

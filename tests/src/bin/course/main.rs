@@ -4,6 +4,7 @@ mod advice;
 mod base;
 mod calibrate;
 mod check;
+mod doctor;
 mod formats;
 mod grade;
 mod lab;
@@ -37,6 +38,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
+    Doctor(doctor::Doctor),
     Lab(lab::Lab),
     Check(check::Check),
     Watch(watch::Watch),
@@ -49,6 +51,11 @@ enum Verb {
     /// Tries one step of a submission: for grade
     #[command(hide = true)]
     TryStep,
+    /// Says whether a control group can be had: for doctor
+    #[command(hide = true)]
+    TryGroup {
+        name: String,
+    },
     /// Builds the probe, for grade
     #[command(hide = true)]
     MakeProbe,
@@ -73,6 +80,8 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
+        Verb::Doctor(args) => doctor::examine(&args),
+        Verb::TryGroup { name } => Ok(doctor::try_group(&name)),
         Verb::Lab(lab) => lab::enter(&lab),
         Verb::Check(check) => check::check(&check),
         Verb::Watch(watch) => watch::watch(&watch),
