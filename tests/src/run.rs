@@ -119,6 +119,9 @@ fn shown(command: &Command) -> String {
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
+/// How much of an output is kept.
+const MOST: usize = 64 << 20;
+
 /// What is read from a pipe, while it is being read.
 struct Collected {
     bytes: Arc<Mutex<Vec<u8>>>,
@@ -148,7 +151,11 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Collected {
         let Some(mut pipe) = pipe else { return };
         let mut buffer = [0; 4096];
         while let Ok(n @ 1..) = pipe.read(&mut buffer) {
-            into.lock().expect("nobody panics with this lock").extend_from_slice(&buffer[..n]);
+            let mut bytes = into.lock().expect("nobody panics with this lock");
+            // Who prints without end is read on, so that it isn't held up, but not remembered.
+            if bytes.len() < MOST {
+                bytes.extend_from_slice(&buffer[..n]);
+            }
         }
     });
     Collected { bytes, reader }

@@ -258,7 +258,9 @@ impl Tree {
     /// Where what was cut can still be read, and of which exercise it is the solution.
     pub fn leaks(&self) -> Vec<(PathBuf, Id)> {
         let mut found = vec![];
-        for (path, file) in &self.files {
+        // The last hint may nearly tell; whoever asks for it knows.
+        let hints = Path::new(exercises::FILE);
+        for (path, file) in self.files.iter().filter(|(path, _)| *path != hints) {
             let Ok(text) = str::from_utf8(&file.bytes) else { continue };
             let text = squeezed(text);
             let tells = |cut: &&Cut| tells(&text, &cut.body);

@@ -72,7 +72,7 @@ const BUILD: Duration = Duration::from_secs(180);
 const TESTS: Duration = Duration::from_secs(240);
 /// How long one test may take, and one program that it runs.
 const TEST: Duration = Duration::from_secs(60);
-const PROGRAM_SECONDS: &str = "15";
+const PROGRAM_SECONDS: &str = "10";
 /// MiB of memory for what is written while building.
 const SCRATCH: u32 = 2048;
 
