@@ -22,7 +22,7 @@ use tests::{
     chance::Chance,
     programs::{self, bin_dir, program, workspace},
     run::{Finished, finish},
-    scenario::{IN_LAB, Scenario},
+    scenario::{IN_LAB, Scenario, skip},
 };
 
 const STEP: &str = "step08-overlay";
@@ -67,20 +67,31 @@ pub fn scenarios() -> Vec<Scenario> {
     all
 }
 
-/// A directory on a disk, or on whatever it is that the cache lies on: not every kernel lets
-/// overlayfs write to the lab's own /tmp.
+/// A directory where step 8 keeps its own, on a file system that overlayfs can write to: not on
+/// another overlay, and not on the lab's /tmp, unless the kernel lets a tmpfs keep marks.
 fn scratch() -> Result<TempDir> {
     let home = env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
-    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let candidates = [Some("/var/cache".into()), cache, home, Some(env::temp_dir())];
-    for dir in candidates.into_iter().flatten() {
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home);
+    for dir in [Some("/var/cache".into()), cache].into_iter().flatten() {
         let _ = fs::create_dir_all(&dir);
-        if access(&dir, AccessFlags::W_OK).is_ok() {
-            return Ok(tempfile::Builder::new().prefix("exercise-").tempdir_in(dir)?);
+        if access(&dir, AccessFlags::W_OK).is_err() {
+            continue;
         }
+        let scratch = tempfile::Builder::new().prefix("exercise-").tempdir_in(&dir)?;
+        let marked = setxattr(scratch.path(), "user.overlay.test", b"y", XattrFlags::empty());
+        if marked.is_err() || rustix::fs::statfs(scratch.path())?.f_type == OVERLAYFS_MAGIC {
+            return skip(format!(
+                "{} is on a file system that overlayfs can't write to",
+                dir.display()
+            ));
+        }
+        return Ok(scratch);
     }
-    anyhow::bail!("there is no directory to work in: set XDG_CACHE_HOME")
+    skip("there is no directory to work in: set XDG_CACHE_HOME")
 }
+
+/// Source: linux/magic.h, `OVERLAYFS_SUPER_MAGIC`.
+const OVERLAYFS_MAGIC: rustix::fs::FsWord = 0x794c_7630;
 
 /// Layers, a container's directory and where they are shown together.
 struct Stack {
@@ -592,6 +603,7 @@ fn copied(command: &str) -> Result<u64> {
 }
 
 fn what_a_change_costs() -> Result<()> {
+    scratch()?;
     let mut chance = Chance::new("what a change costs");
     let tools = ["cat", "ls", "sed", "grep", "id", "cp"];
     let tool = format!("/usr/bin/{}", tools[chance.below(tools.len() as u64) as usize]);
