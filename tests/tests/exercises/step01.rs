@@ -145,7 +145,7 @@ const QUESTIONS: [Question; 6] = [
     Question {
         key: "name_of_no_bytes",
         ask: || rustix::system::sethostname(b"").map_err(errno),
-        try_it: "cargo course lab -- sh -c 'hostname \"\"; hostname'; man 2 sethostname",
+        try_it: "man 2 sethostname: it tells how long a name may be, and not how short",
     },
     Question {
         key: "name_without_the_right",

@@ -158,7 +158,7 @@ const QUESTIONS: [Question; 6] = [
             child()?;
             child()
         },
-        try_it: "cargo course lab -- unshare --pid sh -c 'true; true'; man 7 pid_namespaces",
+        try_it: "cargo course lab -- unshare --pid bash -c '/bin/true; /bin/true; :'; man 7 pid_namespaces",
     },
     Question {
         key: "a_thread_over_there",

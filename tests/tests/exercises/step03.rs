@@ -178,7 +178,8 @@ const QUESTIONS: [Question; 6] = [
             bind(dir.path(), dir.path())?;
             pivot_root(dir.path(), dir.path())
         },
-        try_it: "cargo course lab -- sh -c 'mount --bind /mnt /mnt; pivot_root /mnt /mnt'",
+        try_it: "cargo course lab -- sh -c 'mkdir /tmp/x; mount --bind /tmp/x /tmp/x; \
+                 pivot_root /tmp/x /tmp/x'",
     },
     Question {
         key: "old_root_has_no_place",
@@ -187,8 +188,8 @@ const QUESTIONS: [Question; 6] = [
             bind(dir.path(), dir.path())?;
             pivot_root(dir.path(), &dir.path().join("old"))
         },
-        try_it: "cargo course lab -- sh -c 'mount --make-rprivate /; mount --bind /mnt /mnt; \
-                 pivot_root /mnt /mnt/old'",
+        try_it: "cargo course lab -- sh -c 'mount --make-rprivate /; mkdir /tmp/x; \
+                 mount --bind /tmp/x /tmp/x; pivot_root /tmp/x /tmp/x/old'",
     },
     Question {
         key: "a_file_is_open",

@@ -248,7 +248,7 @@ const QUESTIONS: [Question; 6] = [
     Question {
         key: "a_second_map",
         ask: || in_namespace(true).and_then(|()| write("uid_map", "0 0 1")),
-        try_it: "cargo course lab -- unshare --user --map-root-user sh -c \
+        try_it: "cargo course lab -- unshare --user --map-root-user bash -c \
                  'echo 0 0 1 >/proc/self/uid_map'; man 7 user_namespaces",
     },
     Question {
