@@ -20,9 +20,9 @@ use tests::scenario;
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if let [option, command @ ..] = &args[..]
-        && option == slow_parent::OPTION
+        && [slow_parent::SLOW, slow_parent::EARLY].contains(&&**option)
     {
-        return slow_parent::run(command);
+        return slow_parent::run(option, command);
     }
     let files = [
         step01::scenarios(),

@@ -2,6 +2,7 @@
 //! the birth of its child, so that the child is faster, however busy the machine is.
 
 use std::{
+    os::unix::process::ExitStatusExt,
     process::{Child, Command, ExitCode},
     thread,
     time::{Duration, Instant},
@@ -11,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use nix::{
     sys::{
         ptrace::{self, Options},
-        signal::Signal,
+        signal::{Signal, kill},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::Pid,
@@ -22,8 +23,9 @@ use rustix::{
 };
 use tests::scenario;
 
-/// The argument that makes this program the one that holds.
-pub const OPTION: &str = "--slow-parent";
+/// The arguments that make this program the one that holds.
+pub const SLOW: &str = "--slow-parent";
+pub const EARLY: &str = "--early-signal";
 
 /// Within this time, a child that can end has ended, and a parent that makes calls has made one.
 const MOMENT: Duration = Duration::from_millis(500);
@@ -31,14 +33,27 @@ const MOMENT: Duration = Duration::from_millis(500);
 /// `command`, run many times: each time, its first child comes as far as it can before the parent
 /// goes on, which stands still after one more of its system calls. The last time it sleeps already.
 pub fn after_each_call(command: &Command) -> Command {
+    held(SLOW, command)
+}
+
+/// `command`, run once: the moment that it has made its first child, it is sent SIGTERM.
+pub fn early_signal(command: &Command) -> Command {
+    held(EARLY, command)
+}
+
+fn held(option: &str, command: &Command) -> Command {
     let mut held = scenario::again();
-    held.arg(OPTION).arg(command.get_program()).args(command.get_args());
+    held.arg(option).arg(command.get_program()).args(command.get_args());
     held
 }
 
-/// Runs a command in this way, and ends as it ended.
-pub fn run(command: &[String]) -> ExitCode {
-    match run_all(command) {
+/// Runs a command in one of these ways, and ends as it ended.
+pub fn run(option: &str, command: &[String]) -> ExitCode {
+    let code = match option {
+        SLOW => run_all(command),
+        _ => hold(0, Some(Signal::SIGTERM), command).map(|(code, _)| code),
+    };
+    match code {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("can't hold {command:?}: {error:#}");
@@ -50,7 +65,7 @@ pub fn run(command: &[String]) -> ExitCode {
 fn run_all(command: &[String]) -> Result<u8> {
     for calls in 0.. {
         eprintln!("held still after call {calls} since it has a child");
-        let (code, asleep) = hold(calls, command)?;
+        let (code, asleep) = hold(calls, None, command)?;
         if code != 0 || asleep {
             return Ok(code);
         }
@@ -59,21 +74,26 @@ fn run_all(command: &[String]) -> Result<u8> {
 }
 
 /// Runs the command once, held still after so many calls. Gives its exit code, and whether it fell
-/// asleep before it had made them.
-fn hold(calls: u32, command: &[String]) -> Result<(u8, bool)> {
+/// asleep before it had made them. `signal` is sent to it while it stands still.
+fn hold(calls: u32, signal: Option<Signal>, command: &[String]) -> Result<(u8, bool)> {
     let (name, args) = command.split_first().context("there is no command")?;
     let mut program = start_traced(Command::new(name).args(args))?;
     let parent = Pid::from_raw(program.id() as i32);
     let child = until_first_child(parent)?;
     // The child is traced as well, and stands still as long.
     let asleep = !makes_calls(parent, calls)?;
+    kill(parent, signal)?;
     ptrace::detach(child, None)?;
     until_ended(child)?;
     if asleep {
         waitpid(parent, None)?; // Until the end of the child wakes it, if that ever does.
     }
     ptrace::detach(parent, None)?;
-    Ok((program.wait()?.code().unwrap_or(1) as u8, asleep))
+    let end = program.wait()?;
+    if let Some(signal) = end.signal() {
+        eprintln!("signal {signal} ended the parent");
+    }
+    Ok((end.code().unwrap_or(1) as u8, asleep))
 }
 
 #[allow(unsafe_code)]

@@ -32,6 +32,11 @@ pub fn scenarios() -> Vec<Scenario> {
         Scenario::new("exercises::1.1::domain_name", PRIVILEGED, || name("domainname")),
         Scenario::new("exercises::1.1::errors_are_passed_on", PRIVILEGED, errors_are_passed_on),
         Scenario::new("exercises::1.2::a_child_may_be_faster", PRIVILEGED, a_child_may_be_faster),
+        Scenario::new(
+            "exercises::1.2::a_signal_may_come_early",
+            PRIVILEGED,
+            a_signal_may_come_early,
+        ),
         Scenario::new("exercises::1.3::no_door_is_left_open", PRIVILEGED, no_door_is_left_open),
         Scenario::new("exercises::1.5::namespaces_are_told", PRIVILEGED, namespaces_are_told),
         Scenario::new("exercises::1.6::the_host_is_renamed", IN_LAB, the_host_is_renamed),
@@ -89,6 +94,20 @@ fn a_child_may_be_faster() -> Result<()> {
              Read signalfd(2), and `signals::hold_back`.\n{hang:#}"
         ),
     }
+}
+
+fn a_signal_may_come_early() -> Result<()> {
+    let mut command = slow_parent::early_signal(program(STEP).args(["--", "sleep", "1000"]));
+    let done = finish_within(Duration::from_secs(20), &mut command)?;
+    ensure!(
+        done.code == 128 + 15,
+        "SIGTERM was sent to the parent when its child had just been born. It is meant for the \
+         command, which `wait` would have passed it on to; but the parent ended with {}, and not \
+         with 143. So hold signals back before the child is made.\n{}",
+        done.code,
+        done.stderr
+    );
+    Ok(())
 }
 
 /// The command can't read a file that was open outside.
