@@ -41,11 +41,9 @@ fn combination(number: usize) -> Result<String> {
     let told = finish(&mut combine)?.success()?.stdout;
     let (inside, host) = told.split_once("[host]\n").context("the host saw nothing")?;
     let (inside, host) = (Side::new(inside), Side::new(host));
-    ensure!(
-        host.list("pid", "processes in /proc")
-            .any(|line| line.starts_with(&host.number("NSpid: "))),
-        "the host doesn't see the process"
-    );
+    let (number, _) = host.numbers();
+    let mut seen = host.list("pid", "processes in /proc");
+    ensure!(seen.any(|line| line.starts_with(&format!("{number} "))), "the host doesn't see it");
     let facts = [
         ("uts", inside.names(), host.names()),
         ("pid", inside.processes(&host), host.number_of_other()),
@@ -55,15 +53,11 @@ fn combination(number: usize) -> Result<String> {
         ("ipc", inside.queues(), host.queues()),
     ];
     let facts = facts.map(|(name, inside, host)| {
-        format!("{name:?}:[{:?},{inside:?},{host:?}]", inside_end(&told, name))
+        let end = line_after(&told, &format!("{name} "));
+        format!("{name:?}:[{end:?},{inside:?},{host:?}]")
     });
     let name = if on.is_empty() { "none".into() } else { on.join("+") };
     Ok(format!("{name:?}:{{{}}}", facts.join(",")))
-}
-
-/// How an act ended: `done`, or an error number.
-fn inside_end<'a>(told: &'a str, act: &str) -> &'a str {
-    line_after(told, &format!("{act} "))
 }
 
 fn line_after<'a>(text: &'a str, start: &str) -> &'a str {
@@ -95,27 +89,24 @@ impl<'a> Side<'a> {
         format!("host name: {}", self.value("uts", "host name"))
     }
 
-    /// The number of the process inside in the outermost count that `start` has it in.
-    fn number(&self, start: &str) -> String {
-        let numbers = line_after(self.told, start);
-        format!("{} ", numbers.split(' ').next().unwrap_or_default())
+    /// The number of the process inside as the host counts, and in its own count if it has one.
+    fn numbers(&self) -> (&str, Option<&str>) {
+        let numbers = line_after(self.told, "NSpid: ");
+        numbers.split_once(' ').map_or((numbers, None), |(host, own)| (host, Some(own)))
     }
 
     fn processes(&self, host: &Side) -> String {
-        let numbers = line_after(host.told, "NSpid: ");
-        let number = numbers.split_once(' ').map_or("the host's", |(_, own)| own);
+        let number = host.numbers().1.unwrap_or("the host's");
+        let seen: Vec<String> = self.list("pid", "processes in /proc").collect();
         // The lab's own number 1.
-        let seen = match self.list("pid", "processes in /proc").any(|line| line == "1 course") {
-            true => "the host's".to_owned(),
-            false => self.list("pid", "processes in /proc").collect::<Vec<_>>().join(", "),
-        };
+        let is_of_host = seen.iter().any(|line| line == "1 course");
+        let seen = if is_of_host { "the host's".to_owned() } else { seen.join(", ") };
         format!("its number: {number}; processes in /proc: {seen}")
     }
 
     fn number_of_other(&self) -> String {
-        let numbers = line_after(self.told, "NSpid: ");
-        let same = if numbers.contains(' ') { "another" } else { "the same" };
-        format!("a process; its number: {same}")
+        let other = if self.numbers().1.is_some() { "another" } else { "the same" };
+        format!("a process; its number: {other}")
     }
 
     fn root(&self) -> String {
