@@ -81,8 +81,8 @@ pub fn run(container: &Container) -> Result<ExitCode> {
     let later = if network_later { net::NAMESPACE } else { CloneFlags::empty() };
     let outside = Outside { begun, lowest, console: &console, network_later };
     let child = process::bear(birth, namespaces(linux) - later, || {
-        gate.wait()?;
         cgroup.enter()?;
+        gate.wait()?;
         live(container, linux, &limits, &outside)
     })?;
     user::write_id_maps(child, &ids)?;
@@ -129,7 +129,7 @@ fn live(
     let empty = security::empty_dir(&own_dir.join("empty"))?;
     mount_overlay(container, outside.lowest.as_ref(), own_dir, root.path())?;
     outside.begun.finish(spec.mounts().as_deref().unwrap_or_default(), root.path(), || {
-        network.take().map_or(Ok(()), Network::enter)
+        network.as_mut().map_or(Ok(()), Network::enter)
     })?;
     mnt::pivot_into(root.path())?;
     if let Some(console) = outside.console {
@@ -141,6 +141,7 @@ fn live(
     if root.readonly() == Some(true) {
         mnt::make_root_read_only()?;
     }
+    network.as_mut().map_or(Ok(()), Network::finish)?;
     security::limit_privileges(wanted)?;
     call!(chdir(&cwd))?; // As the user: a directory closed to them is closed to the command.
     let (args, env) = (wanted.args().as_deref(), wanted.env().as_deref());
