@@ -327,6 +327,8 @@ fn examples(root: &Path, exercises: &[&Exercise]) -> Result<Vec<PathBuf>> {
         let in_step = files.filter_map(|file| file.strip_prefix(exercise.folder()).ok());
         all.extend(in_step.filter(|file| file.starts_with("examples")).map(Path::to_owned));
     }
+    all.sort();
+    all.dedup(); // An exercise may leave out several functions of one file.
     Ok(all)
 }
 
