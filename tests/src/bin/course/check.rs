@@ -8,7 +8,7 @@ use std::{
 };
 
 use ::tests::{
-    exercises::{Exercise, Id, Manifest},
+    exercises::{Exercise, Id, Kind, Manifest},
     programs::{self, STEPS},
     scenario::{Outcome, Verdict},
 };
@@ -118,6 +118,9 @@ pub fn packages(exercises: &[&Exercise]) -> Vec<&'static str> {
         STEPS.get(digits.parse::<usize>().ok()?.checked_sub(1)?).copied()
     };
     let mut all: Vec<&str> = exercises.iter().map(|exercise| exercise.folder()).collect();
+    // What is attacked is the step before: it hasn't got yet what this one defends with.
+    let attacks = exercises.iter().filter(|exercise| exercise.kind == Kind::Attack);
+    all.extend(attacks.filter_map(|exercise| STEPS.get(exercise.id.step.checked_sub(2)?)));
     all.extend(exercises.iter().flat_map(|exercise| exercise.tests.iter().filter_map(of_test)));
     all.sort_unstable();
     all.dedup();
