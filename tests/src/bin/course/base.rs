@@ -63,7 +63,10 @@ impl Base {
     pub fn make(root: &Path, hidden: Option<&Path>) -> Result<Self> {
         let mut tree = Tree::read(root, STEPS.len())?;
         // They show the differences between mains, and with them solutions.
-        tree.retain(|path| !path.to_string_lossy().ends_with("-diff.snap"));
+        let tells = |path: &Path| path.to_string_lossy().ends_with("-diff.snap");
+        let is_text =
+            |path: &Path| path.starts_with("book") && !path.starts_with("book/preprocessor");
+        tree.retain(|path| !tells(path) && !is_text(path));
         if let Some(hidden) = hidden {
             tree.overlay(hidden)?;
         }

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     env, fs,
     io::Write,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     sync::{
@@ -279,6 +280,11 @@ impl Grader {
         let done = worker.wait_with_output();
         limits::remove_group(&group);
         let done = done?;
+        // The kernel kills all of it together if it has used up its memory.
+        if done.status.signal().or(done.status.code().map(|code| code - 128)) == Some(9) {
+            let complaint = "this step was killed: it used up the memory that all of it may have";
+            return Ok(Tried { complaint: Some(complaint.to_owned()), ..Tried::default() });
+        }
         let text = String::from_utf8_lossy(&done.stdout);
         serde_json::from_str(&text)
             .with_context(|| format!("step {step} ended with {}", done.status))

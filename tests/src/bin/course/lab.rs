@@ -107,10 +107,12 @@ fn enter_sandboxed(lab: &Lab) -> Result<ExitCode> {
             gate.wait()?;
             move_in()?;
             mounts::spread(MsFlags::MS_PRIVATE)?;
-            mount_own_views()?;
+            mount_own_views("mode=1777")?;
             for folder in ["/tmp", "/run", "/var/cache", "/var/lib", "/var/tmp", "/root"] {
                 let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-                mounts::new("tmpfs", Path::new(folder), flags, Some("mode=755,size=256m"))?;
+                let size =
+                    if folder == "/tmp" { "mode=755,size=256m" } else { "mode=755,size=64m" };
+                mounts::new("tmpfs", Path::new(folder), flags, Some(size))?;
             }
             fs::set_permissions("/tmp", fs::Permissions::from_mode(0o1777))?;
             mounts::spread(MsFlags::MS_SHARED)?;
@@ -139,7 +141,7 @@ fn furnish() -> Result<()> {
     let devices = Kept::open(Path::new("/dev"))?;
     mounts::make_all_read_only()?;
     devices.restore(Path::new("/"))?;
-    mount_own_views()?;
+    mount_own_views("mode=1777")?;
     mount_scratch()?;
     for folder in kept.iter().chain(&groups) {
         folder.restore(Path::new("/"))?;
@@ -196,10 +198,10 @@ fn is_below_scratch(folder: &Path) -> bool {
 }
 
 /// Mounts what shows the lab's processes, links and queues instead of the machine's.
-fn mount_own_views() -> Result<()> {
+fn mount_own_views(shared_memory: &str) -> Result<()> {
     mounts::new("proc", Path::new("/proc"), INERT, None)?;
     mounts::new("sysfs", Path::new("/sys"), INERT, None)?;
-    mounts::new("tmpfs", Path::new("/dev/shm"), INERT, Some("mode=1777"))?;
+    mounts::new("tmpfs", Path::new("/dev/shm"), INERT, Some(shared_memory))?;
     if Path::new("/dev/mqueue").exists() {
         mounts::new("mqueue", Path::new("/dev/mqueue"), INERT, None)?;
     }
