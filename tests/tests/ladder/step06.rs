@@ -17,6 +17,7 @@ pub fn scenarios() -> Vec<Scenario> {
 }
 
 fn demo() -> Result<()> {
+    finish(program("step06-ipc").arg("--demo"))?.success()?; // Fills the cache.
     let before = Machine::now();
     let demo = finish(program("step06-ipc").arg("--demo"))?.success()?;
     snapshot::check("step06-demo", &view::story(&demo.stdout));
