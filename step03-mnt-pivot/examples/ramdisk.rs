@@ -5,7 +5,7 @@
 //! $ cargo run -p step03-mnt-pivot --example ramdisk -- /usr/bin/busybox sh
 //! ```
 
-use std::{ffi::OsString, fs, path::Path, path::PathBuf, process::ExitCode};
+use std::{env, ffi::OsString, fs, path::Path, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -23,23 +23,25 @@ struct Args {
     arguments: Vec<OsString>,
 }
 
-/// Any directory that is there: it is covered inside, and stays what it is outside.
-const ROOT: &str = "/mnt";
-
 fn main() -> ExitCode {
     process::main(|args: Args| {
         let name = args.program.file_name().context("a program has a name")?;
         let mut command = vec![Path::new("/").join(name).into_os_string()];
         command.extend(args.arguments);
+        // Covered inside, and empty outside.
+        let root = env::temp_dir().join(uts::unique_name("ramdisk-"));
+        fs::create_dir(&root)?;
         let namespaces = uts::NAMESPACE | pid::NAMESPACE | mnt::NAMESPACE;
         let child = process::spawn(namespaces, || {
             mnt::make_private()?;
-            root_in_memory(&args.program, Path::new(ROOT))?;
-            mnt::mount_system_dirs(Path::new(ROOT))?;
-            mnt::pivot_into(Path::new(ROOT))?;
+            root_in_memory(&args.program, &root)?;
+            mnt::mount_system_dirs(&root)?;
+            mnt::pivot_into(&root)?;
             pid::init(|| process::exec(&command))
         })?;
-        process::wait(child)
+        let end = process::wait(child)?;
+        fs::remove_dir(&root).with_context(|| format!("{} isn't empty", root.display()))?;
+        Ok(end)
     })
 }
 
