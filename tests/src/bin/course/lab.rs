@@ -107,7 +107,10 @@ fn enter_sandboxed(lab: &Lab) -> Result<ExitCode> {
             gate.wait()?;
             move_in()?;
             mounts::spread(MsFlags::MS_PRIVATE)?;
-            mount_own_views("mode=1777")?;
+            let groups = Path::new("/sys/fs/cgroup");
+            let groups = groups.is_dir().then(|| Kept::open(groups)).transpose()?;
+            mount_own_views("mode=1777,size=64m")?;
+            groups.iter().try_for_each(|groups| groups.restore(Path::new("/")))?;
             for folder in ["/tmp", "/run", "/var/cache", "/var/lib", "/var/tmp", "/root"] {
                 let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
                 let size =

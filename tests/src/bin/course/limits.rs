@@ -50,6 +50,10 @@ impl Group {
         let settings = [
             ("memory", "memory.max", "memory.limit_in_bytes", MEMORY),
             ("pids", "pids.max", "pids.max", PROCESSES),
+            // Not limited, but to be limited by the steps: on v1 each has a group of its own.
+            ("cpu", "cgroup.procs", "cgroup.procs", 0),
+            ("cpuacct", "cgroup.procs", "cgroup.procs", 0),
+            ("blkio", "cgroup.procs", "cgroup.procs", 0),
         ];
         for (controller, v2, v1, limit) in settings {
             let place = own.lines().find_map(|line| {
@@ -107,26 +111,36 @@ impl Group {
 /// Kills what is in a group of this name, wherever it was made, and removes it.
 pub fn remove_group(name: &str) {
     let mut folders = vec![];
-    for top in ["/sys/fs/cgroup", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids"] {
+    for top in ["", "memory", "pids", "cpu", "cpuacct", "blkio"] {
+        let top = Path::new("/sys/fs/cgroup").join(top);
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         for path in own.lines().filter_map(|line| line.splitn(3, ':').nth(2)) {
-            let at = Path::new(top).join(path.trim_start_matches('/'));
+            let at = top.join(path.trim_start_matches('/'));
             folders.extend(at.ancestors().map(|parent| parent.join(name)));
         }
     }
     folders.sort();
     folders.dedup();
     for group in folders.iter().filter(|group| group.join("cgroup.procs").exists()) {
-        for _ in 0..100 {
-            let pids = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-            for pid in pids.lines().filter_map(|pid| pid.parse().ok()) {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
-            if fs::remove_dir(group).is_ok() {
-                break;
-            }
-            // A killed process leaves its group when it has ended, which takes a moment.
-            thread::sleep(Duration::from_millis(20));
+        empty(group);
+    }
+}
+
+/// Kills what is in a group and in those that were made in it, and removes them all.
+fn empty(group: &Path) {
+    for _ in 0..100 {
+        let inner = fs::read_dir(group).into_iter().flatten().flatten();
+        inner
+            .filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir()))
+            .for_each(|e| empty(&e.path()));
+        let pids = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        for pid in pids.lines().filter_map(|pid| pid.parse().ok()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
+        if fs::remove_dir(group).is_ok() {
+            break;
+        }
+        // A killed process leaves its group when it has ended, which takes a moment.
+        thread::sleep(Duration::from_millis(20));
     }
 }
