@@ -4,13 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs,
-    os::unix::fs::MetadataExt,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use crate::{programs, run, scenario::Place};
 
@@ -226,6 +227,22 @@ fn ipc_objects() -> BTreeSet<String> {
         let name = |line: &str| line.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
         found.extend(table.lines().skip(1).map(|line| format!("{kind} {}", name(line))));
     }
-    found.extend(entries(Path::new("/dev/mqueue")).iter().map(|path| path.display().to_string()));
+    found.extend(queues());
     found
+}
+
+/// The POSIX message queues, even where nobody has mounted them: many a machine has no `/dev/mqueue`.
+fn queues() -> BTreeSet<String> {
+    // A mount that has no place, so that nobody else sees it. It takes root.
+    let mount = fsopen("mqueue", FsOpenFlags::FSOPEN_CLOEXEC).and_then(|context| {
+        fsconfig_create(&context)?;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+    });
+    let folder = match &mount {
+        Ok(mount) => format!("/proc/self/fd/{}", mount.as_raw_fd()),
+        Err(_) => "/dev/mqueue".to_owned(),
+    };
+    let name = |path: &PathBuf| path.file_name().map(|name| name.display().to_string());
+    let all = entries(Path::new(&folder));
+    all.iter().filter_map(name).map(|name| format!("message queue /{name}")).collect()
 }
