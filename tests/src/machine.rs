@@ -48,7 +48,7 @@ impl Machine {
     /// # Errors
     /// What is new and what is missing, if that is not so within half a minute.
     pub fn is_back(&self) -> Result<()> {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + run::limit(LIMIT);
         loop {
             let difference = self.difference(&Machine::now());
             if difference.is_empty() {

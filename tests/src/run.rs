@@ -69,9 +69,14 @@ impl Finished {
 /// If it can't be started. If it doesn't end within [`LIMIT`]: then the error tells what it
 /// printed so far and which of its processes hang where, and they are killed.
 pub fn finish(command: &mut Command) -> Result<Finished> {
+    finish_within(limit(LIMIT), command)
+}
+
+/// The time that a program may take: `most`, or less where [`SECONDS`] says so.
+pub fn limit(most: Duration) -> Duration {
     // Whoever grades hasn't got so much time for each.
-    let limit = std::env::var(SECONDS).ok().and_then(|seconds| seconds.parse().ok());
-    finish_within(limit.map_or(LIMIT, Duration::from_secs), command)
+    let given = std::env::var(SECONDS).ok().and_then(|seconds| seconds.parse().ok());
+    given.map_or(most, |seconds| most.min(Duration::from_secs(seconds)))
 }
 
 /// As [`finish`], with a limit of its own.

@@ -14,7 +14,10 @@ use nix::{
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::{run::LIMIT, scenario};
+use crate::{
+    run::{LIMIT, limit},
+    scenario,
+};
 
 /// A program that runs on a terminal of its own, like in a new window.
 pub struct Session {
@@ -84,7 +87,7 @@ impl Session {
 
     /// Reads more from the screen. `false` says that everybody has left the terminal.
     fn read(&mut self) -> Result<bool> {
-        let left = Timespec::try_from(LIMIT)?;
+        let left = Timespec::try_from(limit(LIMIT))?;
         let mut fds = [PollFd::new(&self.keyboard, PollFlags::IN)];
         if rustix::io::retry_on_intr(|| poll(&mut fds, Some(&left)))? == 0 {
             let _ = self.program.kill();

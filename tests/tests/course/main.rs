@@ -28,5 +28,5 @@ fn prepare() -> Result<()> {
     programs::build()?;
     submission::course().arg("grade").status()?;
     submission::course().args(["grade", "--hidden"]).arg(submissions::hidden()?).status()?;
-    Ok(())
+    starter::prepare()
 }

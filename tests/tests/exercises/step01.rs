@@ -17,7 +17,7 @@ use tests::{
     chance::Chance,
     held::Held,
     programs::{clean, program, workspace},
-    run::{finish, finish_within},
+    run::{finish, finish_within, limit},
     scenario::{IN_LAB, PRIVILEGED, Scenario},
 };
 
@@ -85,7 +85,7 @@ fn errors_are_passed_on() -> Result<()> {
 fn a_child_may_be_faster() -> Result<()> {
     let mut command =
         slow_parent::after_each_call(program(STEP).args(["--", "sh", "-c", "exit 0"]));
-    match finish_within(Duration::from_secs(20), &mut command) {
+    match finish_within(limit(Duration::from_secs(20)), &mut command) {
         Ok(done) => done.success().map(drop),
         Err(hang) => bail!(
             "the child ended before its parent began to wait, and now the parent waits for ever.\n\
@@ -98,7 +98,7 @@ fn a_child_may_be_faster() -> Result<()> {
 
 fn a_signal_may_come_early() -> Result<()> {
     let mut command = slow_parent::early_signal(program(STEP).args(["--", "sleep", "1000"]));
-    let done = finish_within(Duration::from_secs(20), &mut command)?;
+    let done = finish_within(limit(Duration::from_secs(20)), &mut command)?;
     ensure!(
         done.code == 128 + 15,
         "SIGTERM was sent to the parent when its child had just been born. It is meant for the \

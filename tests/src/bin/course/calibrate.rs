@@ -26,7 +26,7 @@ use ::tests::{
 };
 use anyhow::{Context, Result, ensure};
 
-use crate::{grade::Grader, new::steps, place, starter, starter::Tree};
+use crate::{grade::Grader, new::steps, place, starter, starter::Tree, trial::SECONDS};
 
 /// Where the mutants are, a folder for each step.
 const MUTANTS: &str = "tests/mutants";
@@ -67,7 +67,7 @@ pub fn calibrate(args: &Calibrate) -> Result<ExitCode> {
     let scratch = tempfile::tempdir()?;
     let trials = trials(args, &root, &manifest, scratch.path())?;
     ensure!(!trials.is_empty(), "there is nothing to try");
-    let grader = Grader::new(&root, None)?;
+    let grader = Grader::new(&root, None, SECONDS)?;
     let (next, wrong) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let output = Mutex::new(());
     thread::scope(|scope| {

@@ -31,7 +31,7 @@ use crate::{
     limits,
     new::steps,
     place,
-    trial::{Job, Tried},
+    trial::{Job, SECONDS, Tried},
 };
 
 /// Grades submissions: takes their steps' sources, and brings its own tests.
@@ -68,6 +68,10 @@ pub struct Grade {
     /// The steps that count: one, or FIRST-LAST
     #[arg(long, value_name = "STEPS", default_value = "1-8", value_parser = steps)]
     steps: std::ops::RangeInclusive<usize>,
+
+    /// How long a program may take; a test may take six times as long, and a step's tests four times that
+    #[arg(long, value_name = "N", default_value_t = SECONDS, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
 
     /// A folder for one file of results each; what is there already isn't graded again
     #[arg(long, value_name = "DIR")]
@@ -124,7 +128,7 @@ pub fn grade(args: &Grade) -> Result<ExitCode> {
         "for more than one submission, name a folder with --results for the {:?} files",
         args.format
     );
-    let grader = Grader::new(&root, args.hidden.as_deref())?;
+    let grader = Grader::new(&root, args.hidden.as_deref(), args.seconds)?;
     let seed = args.seed.unwrap_or_else(chance::seed);
     let failures = AtomicUsize::new(0);
     let next = AtomicUsize::new(0);
@@ -164,11 +168,13 @@ pub struct Grader {
     manifest: Manifest,
     /// Which program has a test, and whether it can run in a lab.
     tests: BTreeMap<String, (String, bool)>,
+    /// How long a program may take.
+    seconds: u64,
 }
 
 impl Grader {
     /// Prepares for the reference at `root`.
-    pub fn new(root: &Path, hidden: Option<&Path>) -> Result<Self> {
+    pub fn new(root: &Path, hidden: Option<&Path>, seconds: u64) -> Result<Self> {
         let base = Base::make(root, hidden)?;
         let manifest = Manifest::read(&base.base())?;
         let mut tests = BTreeMap::new();
@@ -182,7 +188,7 @@ impl Grader {
                 bail!("exercise {} in {FILE} names {test}, which isn't there", exercise.id);
             }
         }
-        Ok(Grader { root: root.to_owned(), base, manifest, tests })
+        Ok(Grader { root: root.to_owned(), base, manifest, tests, seconds })
     }
 
     /// As [`grade`](Grader::grade), unless that has been done already; keeps the result.
@@ -190,7 +196,7 @@ impl Grader {
         let dir = dir.canonicalize().with_context(|| dir.display().to_string())?;
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let file = args.results.as_ref().map(|results| results.join(format!("{name}.json")));
-        let key = format!("{} {:?} {:?}", self.base.key, args.steps, args.seed);
+        let key = format!("{} {:?} {:?} {}", self.base.key, args.steps, args.seed, self.seconds);
         let key = format!("{key} {:016x}", content(&dir));
         if let Some(known) = file.as_ref().and_then(|file| fs::read_to_string(file).ok())
             && let Ok(graded) = serde_json::from_str::<Graded>(&known)
@@ -264,6 +270,7 @@ impl Grader {
             seed,
             group: group.clone(),
             threads: 2,
+            seconds: self.seconds,
         };
         let mut command = Command::new(env::current_exe()?);
         command.arg("try-step").stdin(Stdio::piped()).stdout(Stdio::piped());

@@ -55,6 +55,8 @@ pub struct Job {
     pub group: String,
     /// How many tests at a time.
     pub threads: usize,
+    /// How long one program may take, in seconds.
+    pub seconds: u64,
 }
 
 /// What came of it.
@@ -67,12 +69,13 @@ pub struct Tried {
     pub limited: bool,
 }
 
-/// How long a build may take, and all tests of a step together.
+/// How long a build may take.
 const BUILD: Duration = Duration::from_secs(180);
-const TESTS: Duration = Duration::from_secs(240);
-/// How long one test may take, and one program that it runs.
-const TEST: Duration = Duration::from_secs(60);
-const PROGRAM_SECONDS: &str = "10";
+/// How long one program that a test runs may take, in seconds, unless said otherwise.
+pub const SECONDS: u64 = 10;
+/// How many times as long one test may take, and all tests of a step together.
+const TEST: u64 = 6;
+const TESTS: u64 = 24;
 /// MiB of memory for what is written while building.
 const SCRATCH: u32 = 2048;
 
@@ -210,7 +213,8 @@ fn is_hash(text: &str) -> bool {
 
 /// Runs the tests, each in a lab of its own.
 fn run_tests(job: &Job, programs: &Path) -> Vec<Outcome> {
-    let deadline = Instant::now() + TESTS;
+    let times = |n| Duration::from_secs(n * job.seconds);
+    let deadline = Instant::now() + times(TESTS);
     let tests: Vec<(&String, &String)> = job.tests.iter().collect();
     let outcomes = Mutex::new(vec![]);
     let next = AtomicUsize::new(0);
@@ -220,7 +224,7 @@ fn run_tests(job: &Job, programs: &Path) -> Vec<Outcome> {
                 while let Some((name, program)) = tests.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let left = deadline.saturating_duration_since(Instant::now());
                     let mut test = test(job, programs, name, program);
-                    let outcome = outcome(name, left.min(TEST), &mut test);
+                    let outcome = outcome(name, left.min(times(TEST)), &mut test);
                     outcomes.lock().expect("nobody panics with this lock").push(outcome);
                 }
             });
@@ -233,7 +237,7 @@ fn test(job: &Job, programs: &Path, name: &str, program: &str) -> Command {
     let mut test = sandbox::lab(&[&format!("{HARNESS}/{program}"), "--inside", name]);
     test.env(PLACE, "Lab").env(BIN_DIR, programs).env(chance::SEED, job.seed.to_string());
     test.env("INSTA_UPDATE", "no").env("INSTA_WORKSPACE_ROOT", WORKSPACE).env("CI", "true");
-    test.env(run::SECONDS, PROGRAM_SECONDS).env("RUST_BACKTRACE", "0");
+    test.env(run::SECONDS, job.seconds.to_string()).env("RUST_BACKTRACE", "0");
     test
 }
 
