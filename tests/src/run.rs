@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
-    io::Read,
+    io::{self, Read},
     os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
@@ -87,8 +87,16 @@ pub fn finish_within(limit: Duration, command: &mut Command) -> Result<Finished>
     command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
     let shown = shown(command);
     let mut child = command.spawn().with_context(|| format!("can't run `{shown}`"))?;
-    let stdout = collect(child.stdout.take());
-    let stderr = collect(child.stderr.take());
+    let collected =
+        collect(child.stdout.take()).and_then(|stdout| Ok((stdout, collect(child.stderr.take())?)));
+    let (stdout, stderr) = match collected {
+        Ok(both) => both,
+        Err(error) => {
+            let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
+            child.wait()?;
+            return Err(error).context("no thread can be had to read what is printed");
+        }
+    };
     let deadline = Instant::now() + limit;
     let ended = wait_until(deadline, &child)?;
     let hanging = if ended { String::new() } else { family(child.id()) };
@@ -149,10 +157,11 @@ impl Collected {
     }
 }
 
-fn collect(pipe: Option<impl Read + Send + 'static>) -> Collected {
+/// There may be no thread to be had: among programs that take all the processes they can.
+fn collect(pipe: Option<impl Read + Send + 'static>) -> io::Result<Collected> {
     let bytes = Arc::new(Mutex::new(Vec::new()));
     let into = bytes.clone();
-    let reader = thread::spawn(move || {
+    let reader = thread::Builder::new().spawn(move || {
         let Some(mut pipe) = pipe else { return };
         let mut buffer = [0; 4096];
         while let Ok(n @ 1..) = pipe.read(&mut buffer) {
@@ -162,8 +171,8 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Collected {
                 bytes.extend_from_slice(&buffer[..n]);
             }
         }
-    });
-    Collected { bytes, reader }
+    })?;
+    Ok(Collected { bytes, reader })
 }
 
 /// A process and all that descend from it, each with what it waits for.

@@ -19,8 +19,10 @@ use nix::unistd::Pid;
 
 /// Memory of all processes together.
 pub const MEMORY: u64 = 3 << 30;
-/// Processes and threads at a time.
-pub const PROCESSES: u64 = 400;
+/// Processes and threads of one lab at a time.
+const PROCESSES: u64 = 400;
+/// Those of all together: two labs, and the grader itself, which has to be able to go on.
+const ALL_PROCESSES: u64 = 2 * PROCESSES + 100;
 /// The largest file.
 const FILE: u64 = 1 << 30;
 /// Seconds of CPU time of one process.
@@ -49,7 +51,7 @@ impl Group {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let settings = [
             ("memory", "memory.max", "memory.limit_in_bytes", MEMORY),
-            ("pids", "pids.max", "pids.max", PROCESSES),
+            ("pids", "pids.max", "pids.max", ALL_PROCESSES),
             // Not limited, but to be limited by the steps: on v1 each has a group of its own.
             ("cpu", "cgroup.procs", "cgroup.procs", 0),
             ("cpuacct", "cgroup.procs", "cgroup.procs", 0),
