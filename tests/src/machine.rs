@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
+use nix::unistd::{AccessFlags, access};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
 use crate::{programs, run, scenario::Place};
@@ -195,6 +196,8 @@ fn files() -> BTreeSet<String> {
         ["/tmp", "/var/tmp", "/run", "/dev/shm"].map(PathBuf::from).into();
     let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
     folders.extend([".local/share", ".local/state"].map(|dir| home.join(dir)));
+    // In the lab, what is read-only can be changed by others alone.
+    folders.retain(|folder| access(folder, AccessFlags::W_OK).is_ok());
     let var = ["/var/lib", "/var/run", "/var/cache"].map(PathBuf::from);
     for path in var.iter().flat_map(|folder| entries(folder)) {
         found.insert(path.display().to_string());

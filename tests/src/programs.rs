@@ -47,7 +47,7 @@ pub fn program(name: &str) -> Command {
 pub fn clean(program: impl Into<OsString>) -> Command {
     let mut command = Command::new(program.into());
     command.env_clear().stdin(Stdio::null());
-    let kept = ["HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_STATE_HOME", BIN_DIR, "CONTAINERS_LAB"];
+    let kept = ["HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_DATA_HOME", BIN_DIR, "CONTAINERS_LAB"];
     command.envs(kept.iter().filter_map(|name| Some((name, env::var_os(name)?))));
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     command.env("PATH", path).env("LANG", "C.UTF-8").env("TERM", "dumb");

@@ -29,6 +29,7 @@ pub fn scenarios() -> Vec<Scenario> {
             let scenario = format!("{short}::leaves_nothing::{what}");
             all.push(Scenario::new(scenario, places(number), move || {
                 let _store = Store;
+                make_shared_store()?;
                 proof(name)
             }));
         };
@@ -44,6 +45,12 @@ const FINAL: &str = "final";
 /// The folder in which `final` keeps images and containers, here and now.
 fn store() -> PathBuf {
     PathBuf::from(format!("/tmp/final-store-{}", nix::unistd::geteuid()))
+}
+
+/// Makes the store that other scenarios use at the same time, and that stays: it isn't to appear
+/// between two looks.
+fn make_shared_store() -> Result<()> {
+    finish(program(FINAL).args(["run", "--", "true"]))?.success().map(drop)
 }
 
 /// Removes it in the end.

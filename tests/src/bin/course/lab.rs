@@ -175,7 +175,10 @@ fn writable() -> Vec<PathBuf> {
     let target = env::current_exe().ok().and_then(|exe| Some(exe.ancestors().nth(2)?.to_owned()));
     let of_user = |variable, folder: &str| {
         let home = env::var_os("HOME").map(|home| Path::new(&home).join(folder));
-        env::var_os(variable).map(PathBuf::from).or(home)
+        let folder = env::var_os(variable).map(PathBuf::from).or(home)?;
+        // A step would make it at its first use, and can't in there. A home may be nobody's to write to.
+        let _ = fs::create_dir_all(&folder);
+        Some(folder)
     };
     let programs = env::var_os("CONTAINERS_BIN_DIR").map(PathBuf::from);
     let system =
@@ -183,7 +186,7 @@ fn writable() -> Vec<PathBuf> {
     let mut folders = vec![workspace, target, programs];
     folders.push(crate::place::workspace().ok());
     folders.push(of_user("XDG_CACHE_HOME", ".cache"));
-    folders.push(of_user("XDG_STATE_HOME", ".local/share"));
+    folders.push(of_user("XDG_DATA_HOME", ".local/share"));
     folders.extend(system);
     // What lies in /tmp is covered, and what one stands in should be there.
     folders.push(env::current_dir().ok().filter(|folder| is_below_scratch(folder)));
