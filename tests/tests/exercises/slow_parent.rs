@@ -62,11 +62,13 @@ pub fn run(option: &str, command: &[String]) -> ExitCode {
     }
 }
 
+/// Until it ends differently, or has fallen asleep.
 fn run_all(command: &[String]) -> Result<u8> {
+    let mut first = None;
     for calls in 0.. {
         eprintln!("held still after call {calls} since it has a child");
         let (code, asleep) = hold(calls, None, command)?;
-        if code != 0 || asleep {
+        if code != *first.get_or_insert(code) || asleep {
             return Ok(code);
         }
     }
