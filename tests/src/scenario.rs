@@ -34,6 +34,7 @@ use std::{
 };
 
 use anyhow::{Result, anyhow};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use serde::{Deserialize, Serialize};
 
 use crate::{chance, programs, run, terminal};
@@ -431,6 +432,7 @@ fn inside(scenarios: &[Scenario], name: &str) -> ExitCode {
         eprintln!("there is no scenario {name}");
         return ExitCode::FAILURE;
     };
+    heed_signals();
     match (scenario.proof)() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => match error.downcast_ref::<Skip>() {
@@ -444,6 +446,20 @@ fn inside(scenarios: &[Scenario], name: &str) -> ExitCode {
             }
         },
     }
+}
+
+/// Takes back what whoever started the tests has set: a shell's background jobs ignore Ctrl-C, and
+/// what nohup starts ignores that its terminal is gone. Programs under test would inherit it.
+#[allow(unsafe_code)]
+fn heed_signals() {
+    // Nobody can set the first two; Rust has set the others.
+    let fixed = [Signal::SIGKILL, Signal::SIGSTOP];
+    let kept = [Signal::SIGPIPE, Signal::SIGSEGV, Signal::SIGBUS];
+    for which in Signal::iterator().filter(|s| !fixed.contains(s) && !kept.contains(s)) {
+        // SAFETY: no handler is called.
+        let _ = unsafe { signal(which, SigHandler::SigDfl) };
+    }
+    let _ = SigSet::empty().thread_set_mask();
 }
 
 /// Runs this program once more with other arguments: for what needs a process of its own.
