@@ -50,7 +50,8 @@ fn store() -> PathBuf {
 /// Makes the store that other scenarios use at the same time, and that stays: it isn't to appear
 /// between two looks.
 fn make_shared_store() -> Result<()> {
-    finish(program(FINAL).args(["run", "--", "true"]))?.success().map(drop)
+    let command = ["run", "--net", "none", "--", "true"]; // A cable goes a moment after its end.
+    finish(program(FINAL).args(command))?.success().map(drop)
 }
 
 /// Removes it in the end.
