@@ -19,10 +19,8 @@ use tests::scenario;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if let [option, command @ ..] = &args[..]
-        && [slow_parent::SLOW, slow_parent::EARLY].contains(&&**option)
-    {
-        return slow_parent::run(option, command);
+    if slow_parent::asked_for(&args) {
+        return slow_parent::run(&args);
     }
     let files = [
         step01::scenarios(),

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::{
     sys::{
         ptrace::{self, Options},
@@ -24,51 +24,57 @@ use rustix::{
 use tests::scenario;
 
 /// The arguments that make this program the one that holds.
-pub const SLOW: &str = "--slow-parent";
-pub const EARLY: &str = "--early-signal";
+const SLOW: &str = "--slow-parent";
+const EARLY: &str = "--early-signal";
 
 /// Within this time, a child that can end has ended, and a parent that makes calls has made one.
 const MOMENT: Duration = Duration::from_millis(500);
 
 /// `command`, run many times: each time, its first child comes as far as it can before the parent
-/// goes on, which stands still after one more of its system calls. The last time it sleeps already.
-pub fn after_each_call(command: &Command) -> Command {
-    held(SLOW, command)
+/// goes on, which stands still after one more of its system calls. It goes on until the command ends
+/// with another code than `right`, or until the parent sleeps before it has made so many calls.
+pub fn after_each_call(right: u8, command: &Command) -> Command {
+    held(&[SLOW, &right.to_string()], command)
 }
 
 /// `command`, run once: the moment that it has made its first child, it is sent SIGTERM.
 pub fn early_signal(command: &Command) -> Command {
-    held(EARLY, command)
+    held(&[EARLY], command)
 }
 
-fn held(option: &str, command: &Command) -> Command {
+fn held(options: &[&str], command: &Command) -> Command {
     let mut held = scenario::again();
-    held.arg(option).arg(command.get_program()).args(command.get_args());
+    held.args(options).arg(command.get_program()).args(command.get_args());
     held
 }
 
+/// Whether these are arguments for [`run`].
+pub fn asked_for(args: &[String]) -> bool {
+    args.first().is_some_and(|option| [SLOW, EARLY].contains(&&**option))
+}
+
 /// Runs a command in one of these ways, and ends as it ended.
-pub fn run(option: &str, command: &[String]) -> ExitCode {
-    let code = match option {
-        SLOW => run_all(command),
-        _ => hold(0, Some(Signal::SIGTERM), command).map(|(code, _)| code),
+pub fn run(args: &[String]) -> ExitCode {
+    let code = match args {
+        [option, right, command @ ..] if option == SLOW => run_all(right, command),
+        [_, command @ ..] => hold(0, Some(Signal::SIGTERM), command).map(|(code, _)| code),
+        [] => Err(anyhow!("there is no command")),
     };
     match code {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("can't hold {command:?}: {error:#}");
+            eprintln!("can't hold {args:?}: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Until it ends differently, or has fallen asleep.
-fn run_all(command: &[String]) -> Result<u8> {
-    let mut first = None;
+fn run_all(right: &str, command: &[String]) -> Result<u8> {
+    let right: u8 = right.parse()?;
     for calls in 0.. {
         eprintln!("held still after call {calls} since it has a child");
         let (code, asleep) = hold(calls, None, command)?;
-        if code != *first.get_or_insert(code) || asleep {
+        if code != right || asleep {
             return Ok(code);
         }
     }

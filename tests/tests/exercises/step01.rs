@@ -84,11 +84,12 @@ fn errors_are_passed_on() -> Result<()> {
 
 fn a_child_may_be_faster() -> Result<()> {
     // Not 0: that would be right for a program that ends at once, and runs nothing.
-    let code = 1 + Chance::new("exit code").below(100) as i32;
+    let code = 1 + Chance::new("exit code").below(100) as u8;
     let script = format!("exit {code}");
-    let mut command = slow_parent::after_each_call(program(STEP).args(["--", "sh", "-c", &script]));
+    let mut command =
+        slow_parent::after_each_call(code, program(STEP).args(["--", "sh", "-c", &script]));
     match finish_within(limit(Duration::from_secs(20)), &mut command) {
-        Ok(done) => done.with_code(code).map(drop),
+        Ok(done) => done.with_code(code.into()).map(drop),
         Err(hang) => bail!(
             "the child ended before its parent began to wait, and now the parent waits for ever.\n\
              SIGCHLD comes once. It is lost if it comes while it isn't held back, so hold it back \

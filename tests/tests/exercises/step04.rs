@@ -201,7 +201,7 @@ fn groups_are_denied() -> Result<()> {
 }
 
 fn waits_for_its_map() -> Result<()> {
-    let command = slow_parent::after_each_call(program(STEP).args(["--", "id", "-u"]));
+    let command = slow_parent::after_each_call(0, program(STEP).args(["--", "id", "-u"]));
     let done = finish_within(Duration::from_secs(60), &mut { command })?;
     let ids = done.stdout.lines().all(|line| line == "0");
     ensure!(
