@@ -54,11 +54,13 @@ async function open(browser, path, complaints, options = {}) {
 const unfold = (page) =>
   page.evaluate(() => document.querySelectorAll("details").forEach((one) => (one.open = true)));
 
-const choose = (page, theme) =>
-  page.evaluate((theme) => {
-    document.getElementById(`mdbook-theme-${theme}`).click();
-    for (const one of document.getAnimations()) one.finish();
-  }, theme);
+const choose = async (page, theme) => {
+  await page.evaluate((theme) => document.getElementById(`mdbook-theme-${theme}`).click(), theme);
+  // A theme's style sheet for code is loaded when it is chosen for the first time.
+  await page.waitForFunction(() =>
+    [...document.querySelectorAll("link[rel=stylesheet]")].every((one) => one.disabled || one.sheet));
+  await page.evaluate(() => document.getAnimations().forEach((one) => one.finish()));
+};
 
 /** Runs a check of its own pages; what it throws is a complaint as well. */
 async function run(browser, name, check) {
