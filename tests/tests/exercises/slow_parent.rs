@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use nix::{
     sys::{
         ptrace::{self, Options},
@@ -48,25 +48,22 @@ fn held(options: &[&str], command: &Command) -> Command {
     held
 }
 
-/// Whether these are arguments for [`run`].
-pub fn asked_for(args: &[String]) -> bool {
-    args.first().is_some_and(|option| [SLOW, EARLY].contains(&&**option))
-}
-
-/// Runs a command in one of these ways, and ends as it ended.
-pub fn run(args: &[String]) -> ExitCode {
+/// If these are the arguments that `held` gives, runs the command so, and ends as it ended.
+pub fn run_if_asked(args: &[String]) -> Option<ExitCode> {
     let code = match args {
         [option, right, command @ ..] if option == SLOW => run_all(right, command),
-        [_, command @ ..] => hold(0, Some(Signal::SIGTERM), command).map(|(code, _)| code),
-        [] => Err(anyhow!("there is no command")),
+        [option, command @ ..] if option == EARLY => {
+            hold(0, Some(Signal::SIGTERM), command).map(|(code, _)| code)
+        }
+        _ => return None,
     };
-    match code {
+    Some(match code {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("can't hold {args:?}: {error:#}");
             ExitCode::FAILURE
         }
-    }
+    })
 }
 
 fn run_all(right: &str, command: &[String]) -> Result<u8> {
