@@ -166,7 +166,7 @@ fn resize(master: &File) {
 /// The user's terminal passes every key on, Ctrl-C too, as long as this value lives. It is put back
 /// even if this process is killed.
 struct Raw {
-    _janitor: Janitor,
+    _janitor: Janitor<'static>,
 }
 
 impl Raw {

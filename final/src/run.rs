@@ -57,7 +57,10 @@ pub fn run(options: &Run, store: Option<PathBuf>) -> Result<ExitCode> {
         spec,
         layers: base.layers,
         foreign: base.foreign,
-        upper: dir.map_or_else(|| Upper::Memory(store.containers()), Upper::Disk),
+        upper: match &dir {
+            Some(dir) => Upper::Disk(dir.clone()),
+            None => Upper::Memory(store.containers()),
+        },
         location: &location,
         cable: options.net == Net::Veth,
         net_rate: limits.net_rate,

@@ -18,7 +18,7 @@ use uts::{
 /// or when the process that made it is killed.
 pub struct Queue {
     name: CString,
-    _janitor: Janitor,
+    _janitor: Janitor<'static>,
 }
 
 impl Queue {
