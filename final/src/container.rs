@@ -23,7 +23,6 @@ use uts::{CloneFlags, call, process, process::Birth};
 use crate::{
     console::Console,
     mounts::{self, Begun},
-    network::Network,
     resources, security,
 };
 
@@ -76,11 +75,8 @@ pub fn run(container: &Container) -> Result<ExitCode> {
     let console = (wanted.terminal() == Some(true)).then(Console::new).transpose()?;
     let gate = Gate::new()?;
     let birth = Birth { cgroup: cgroup.directory(), own_terminal: console.is_some() };
-    // A cable can't be plugged in before there is a network to put it into.
-    let network_later = namespaces(linux).contains(net::NAMESPACE) && !container.cable;
-    let later = if network_later { net::NAMESPACE } else { CloneFlags::empty() };
-    let outside = Outside { begun, lowest, console: &console, network_later };
-    let child = process::bear(birth, namespaces(linux) - later, || {
+    let outside = Outside { begun, lowest, console: &console };
+    let child = process::bear(birth, namespaces(linux), || {
         cgroup.enter()?;
         gate.wait()?;
         live(container, linux, &limits, &outside)
@@ -102,8 +98,6 @@ struct Outside<'a> {
     /// The lowest layer with its owners shifted.
     lowest: Option<OwnedFd>,
     console: &'a Option<Console>,
-    /// The child isn't born into a network of its own, and makes one.
-    network_later: bool,
 }
 
 /// The child's part, up to the command: all of it happens inside.
@@ -120,17 +114,14 @@ fn live(
     if let Some(hostname) = spec.hostname() {
         uts::set_hostname(hostname)?;
     }
-    let mut network = outside.network_later.then(Network::begin).transpose()?;
-    if container.cable {
+    if namespaces(linux).contains(net::NAMESPACE) {
         rate::limit_rate(net::configure()?, limits)?;
     }
     mnt::make_private()?;
     let own_dir = own_dir(&container.upper)?;
     let empty = security::empty_dir(&own_dir.join("empty"))?;
     mount_overlay(container, outside.lowest.as_ref(), own_dir, root.path())?;
-    outside.begun.finish(spec.mounts().as_deref().unwrap_or_default(), root.path(), || {
-        network.as_mut().map_or(Ok(()), Network::enter)
-    })?;
+    outside.begun.finish(spec.mounts().as_deref().unwrap_or_default(), root.path())?;
     mnt::pivot_into(root.path())?;
     if let Some(console) = outside.console {
         console.open(wanted.user().uid())?;
@@ -141,7 +132,6 @@ fn live(
     if root.readonly() == Some(true) {
         mnt::make_root_read_only()?;
     }
-    network.as_mut().map_or(Ok(()), Network::finish)?;
     security::limit_privileges(wanted)?;
     call!(chdir(&cwd))?; // As the user: a directory closed to them is closed to the command.
     let (args, env) = (wanted.args().as_deref(), wanted.env().as_deref());

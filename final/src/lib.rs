@@ -17,7 +17,6 @@ pub mod console;
 pub mod container;
 pub mod images;
 pub mod mounts;
-pub mod network;
 pub mod resources;
 pub mod run;
 pub mod security;

@@ -31,12 +31,11 @@ pub fn shifted(source: &Path, ids: impl FnOnce() -> Result<OwnedFd>) -> Result<O
     }
     match mount::detached(source, Some(ids()?.as_fd())) {
         Ok(tree) => Ok(Some(tree)),
-        Err(error) if mount::errno(&error).is_some() => {
+        Err(error) => {
             let source = source.display();
-            process::note(&format!("the files below {source} belong to nobody inside: {error:#}"));
+            process::note(&format!("the files below {source} belong to nobody inside: {error}"));
             Ok(None)
         }
-        Err(error) => Err(error),
     }
 }
 
@@ -100,21 +99,10 @@ impl Begun {
 
     /// Finishes all of `mounts`, inside, and puts the devices into `/dev`.
     ///
-    /// `enter_network` is called before a `/sys` is mounted, which shows the network of whoever mounts
-    /// it, and once more after all.
-    ///
     /// # Errors
     /// As [`finish`], with the destination, and [`mnt::dev::add_devices`].
-    pub fn finish(
-        &self,
-        mounts: &[Mount],
-        root: &Path,
-        mut enter_network: impl FnMut() -> Result<()>,
-    ) -> Result<()> {
+    pub fn finish(&self, mounts: &[Mount], root: &Path) -> Result<()> {
         for (mount, begun) in mounts.iter().zip(&self.0) {
-            if mount.typ().as_deref() == Some("sysfs") {
-                enter_network()?;
-            }
             let at = mount.destination();
             finish(mount, root, begun.as_ref().map(AsFd::as_fd))
                 .with_context(|| format!("the mount at {}", at.display()))?;
@@ -122,6 +110,6 @@ impl Begun {
                 mnt::dev::add_devices(root)?; // Before what the user puts there instead.
             }
         }
-        enter_network()
+        Ok(())
     }
 }

@@ -69,10 +69,9 @@ fn ask(
     request.serialize(&mut bytes);
 
     // A socket belongs to the network namespace in which it was made: so each request has its own.
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    socket.send(&bytes, 0)?;
+    let socket = Socket::new(NETLINK_ROUTE)?;
+    const KERNEL: u32 = 0;
+    socket.send_to(&bytes, &SocketAddr::new(KERNEL, 0), 0)?;
     let (answer, _) = socket.recv_from_full()?;
     let answer =
         NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
