@@ -102,7 +102,7 @@ pub fn make_read_only(paths: &[String]) -> Result<()> {
     for path in paths.iter().map(Path::new) {
         // A mount of its own has attributes of its own, and it has them before anybody can reach it.
         let copy = match mount::detached(path, None) {
-            Err(error) if mount::errno(&error) == Some(Errno::ENOENT) => continue, // Not on this machine.
+            Err(error) if error.errno() == Errno::ENOENT => continue, // Not on this machine.
             copy => copy?,
         };
         mount::freeze(copy.as_fd(), path)?;

@@ -103,7 +103,7 @@ pub(crate) fn bind_new(
 ///
 /// Source: [mount_setattr(2)](https://man7.org/linux/man-pages/man2/mount_setattr.2.html), "ID-mapped
 /// mounts", [open_tree(2)](https://man7.org/linux/man-pages/man2/open_tree.2.html).
-pub fn detached(source: &Path, ids: Option<BorrowedFd>) -> Result<OwnedFd> {
+pub fn detached(source: &Path, ids: Option<BorrowedFd>) -> Result<OwnedFd, CallError> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE;
