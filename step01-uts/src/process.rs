@@ -77,7 +77,7 @@ pub fn main<A: Parser>(life: impl FnOnce(A) -> Result<ExitCode>) -> ExitCode {
 }
 
 /// Prints an error, once and at the top, and gives the exit code that stands for it.
-pub(crate) fn report(error: &anyhow::Error) -> u8 {
+pub fn report(error: &anyhow::Error) -> u8 {
     say(format_args!("{error:#}"));
     match error.downcast_ref::<CallError>().map(|e| (e.name(), e.errno())) {
         Some(("execve", Errno::ENOENT)) => 127,
@@ -94,7 +94,8 @@ pub fn note(text: &str) {
 fn say(text: fmt::Arguments) {
     let program = std::env::args_os().next().unwrap_or_default();
     let program = Path::new(&program).file_name().unwrap_or_default().to_string_lossy();
-    eprintln!("{program}: {text}");
+    // In one piece; and whoever closed standard error doesn't want to know, so it is no reason to panic.
+    let _ = io::stderr().write_all(format!("{program}: {text}\n").as_bytes());
 }
 
 /// Starts `child` as a new process in new `namespaces`, and gives its pid as the host sees it.
@@ -135,8 +136,8 @@ pub struct Birth<'a> {
     pub own_terminal: bool,
 }
 
-/// Ends the calling process at once, without what its parent has prepared for its own end: it is for
-/// children, and those of [`spawn_command`] may end in no other way.
+/// Ends the calling process at once: nothing runs that was prepared for its end, or for its parent's.
+/// The children of [`spawn_command`] may end in no other way.
 pub fn end(code: u8) -> ! {
     let _ = io::stdout().flush();
     sys::end(code)

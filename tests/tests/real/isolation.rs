@@ -23,6 +23,7 @@ pub fn scenarios() -> Vec<Scenario> {
         Scenario::new("real::no_way_out", MACHINE, no_way_out),
         Scenario::new("real::open_files_stay_outside", MACHINE, open_files),
         Scenario::new("real::open_files_stay_outside_of_users", AS_ROOT, open_files_of_users),
+        Scenario::new("real::closed_files_become_null", MACHINE, closed_files),
         Scenario::new("real::capabilities", MACHINE, capabilities),
         Scenario::new("real::hostile_images", AS_ROOT, hostile_images),
     ]
@@ -108,6 +109,18 @@ fn open_files_of_users() -> Result<()> {
             || seen.stderr.contains("/proc/1/fd'"),
         "{seen:?}"
     );
+    Ok(())
+}
+
+/// Who closes standard input and output gives the command none of what `final` opens in their place.
+fn closed_files() -> Result<()> {
+    let image = images::small()?;
+    let kinds = "echo $(stat -L -c %t:%T /proc/$$/fd/0 /proc/$$/fd/1) >&2";
+    let run = command(&[], &image, &["sh", "-c", kinds]);
+    let mut closed = tests::programs::clean("sh");
+    closed.args(["-c", "exec \"$0\" \"$@\" <&- >&-"]).arg(run.get_program()).args(run.get_args());
+    let seen = finish(&mut closed)?;
+    ensure!(seen.code == 0 && seen.stderr.trim() == "1:3 1:3", "{seen:?}"); // The numbers of /dev/null.
     Ok(())
 }
 
