@@ -152,6 +152,9 @@ pub fn skip<T>(reason: impl Into<String>) -> Result<T> {
 
 /// The environment variable that turns skips into failures.
 pub const MUST_RUN: &str = "CONTAINERS_MUST_RUN";
+/// The environment variable that lets each scenario run in one place only: on the machine itself, if it may.
+/// It is for throw-away machines, where a lab tells little more.
+pub const ONCE: &str = "CONTAINERS_ONCE";
 /// The environment variable that tells a scenario's process where it is.
 pub const PLACE: &str = "CONTAINERS_PLACE";
 /// The exit code of a scenario's process that was skipped, as automake and crun have it.
@@ -307,12 +310,14 @@ impl Wanted {
 
     /// The places to run a scenario in.
     fn places(&self, scenario: &Scenario) -> impl Iterator<Item = Place> + use<> {
-        let places = scenario.places;
-        let most = match self.names.is_empty() {
-            true => usize::MAX,
-            false => self.names.contains(&scenario.name).into(),
-        };
-        places.iter().copied().filter(|place| place.fits()).take(most)
+        let fits = scenario.places.iter().copied().filter(|place| place.fits());
+        let mut places: Vec<_> = fits.collect();
+        if !self.names.is_empty() {
+            places.truncate(self.names.contains(&scenario.name).into());
+        } else if env::var_os(ONCE).is_some() {
+            places.drain(..places.len().saturating_sub(1)); // The lab comes first.
+        }
+        places.into_iter()
     }
 
     fn has(&self, name: &str) -> bool {
