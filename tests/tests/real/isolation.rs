@@ -116,7 +116,7 @@ fn open_files_of_users() -> Result<()> {
 fn closed_files() -> Result<()> {
     let image = images::small()?;
     let kinds = "echo $(stat -L -c %t:%T /proc/$$/fd/0 /proc/$$/fd/1) >&2";
-    let run = command(&[], &image, &["sh", "-c", kinds]);
+    let run = command(&["--net", "none"], &image, &["sh", "-c", kinds]);
     let mut closed = tests::programs::clean("sh");
     closed.args(["-c", "exec \"$0\" \"$@\" <&- >&-"]).arg(run.get_program()).args(run.get_args());
     let seen = finish(&mut closed)?;
