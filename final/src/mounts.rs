@@ -21,10 +21,11 @@ fn begin(mount: &Mount, ids: impl FnOnce() -> Result<OwnedFd>) -> Result<Option<
     }
 }
 
-/// A detached copy of `source` with its owners shifted, where that is possible.
+/// A detached copy of `source` with its owners shifted, where that is possible; `None` and, if the kernel
+/// refused it, a word to the user, where it isn't.
 ///
 /// # Errors
-/// If there is no `source`.
+/// As `ids`.
 pub fn shifted(source: &Path, ids: impl FnOnce() -> Result<OwnedFd>) -> Result<Option<OwnedFd>> {
     if !geteuid().is_root() {
         return Ok(None); // A user's own files belong to root inside already.

@@ -4,6 +4,9 @@
 //! overflows. This takes a twentieth of the time of a whole container, and only the report is lost: a
 //! page that nobody may touch still ends every stack. What else a runtime needs of that beginning is here.
 //! Other C libraries don't tell Rust the arguments of the program in time, so they begin as usual.
+//!
+//! Source: [std, src/rt.rs and src/sys/pal/unix/mod.rs](https://github.com/rust-lang/rust/tree/master/library/std/src),
+//! [sigaltstack(2)](https://man7.org/linux/man-pages/man2/sigaltstack.2.html).
 
 use std::{
     ffi::c_int,
@@ -36,6 +39,8 @@ extern "C" fn main() -> c_int {
 
 /// Opens those of the files 0 to 2 that the caller has closed. Otherwise the next file that is opened
 /// would get such a number, and the command in the container would inherit it: a door to the outside.
+///
+/// Source: [poll(2)](https://man7.org/linux/man-pages/man2/poll.2.html), `POLLNVAL`.
 fn open_standard_files() -> Result<()> {
     let (stdin, stdout, stderr) = (stdin(), stdout(), stderr());
     let files = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
@@ -50,7 +55,10 @@ fn open_standard_files() -> Result<()> {
     Ok(())
 }
 
-/// Makes a write to a pipe that nobody reads an error instead of the end.
+/// Makes a write to a pipe that nobody reads an error instead of the end. The command doesn't inherit
+/// this: see [`uts::let_through`].
+///
+/// Source: [pipe(7)](https://man7.org/linux/man-pages/man7/pipe.7.html), [signal(7)](https://man7.org/linux/man-pages/man7/signal.7.html).
 #[allow(unsafe_code)]
 fn ignore_broken_pipes() -> Result<()> {
     // SAFETY: to ignore a signal is no handler, so no code of ours runs at a bad moment.

@@ -30,7 +30,7 @@ pub fn limit_rate(link: Option<&str>, limits: &Limits) -> Result<()> {
     let Some(rate) = limits.net_rate else { return Ok(()) };
     let Some(link) = link else {
         bail!(
-            "--net-rate limits the cable to the host, and this container has none: run it as root"
+            "--net-rate limits the cable to the host, and this container has none: only root may plug one in"
         );
     };
     let mut message = TcMessage::with_index(if_nametoindex(link)? as i32);

@@ -105,6 +105,9 @@ fn exit_codes() -> Result<()> {
     finish(&mut command(&[], &image, &["no-such-program"]))?.with_code(127)?;
     finish(&mut command(&[], &image, &["/etc/passwd"]))?.with_code(126)?;
     finish(&mut command(&["--no-such-option"], &image, &[]))?.with_code(125)?;
+    // What can't be had is said, and not left out.
+    let no_cable = ["--net", "none", "--net-rate", "1m"];
+    finish(&mut command(&no_cable, &image, &["true"]))?.with_code(125)?;
     finish(&mut command(&[], "no-such-image", &["true"]))?.with_code(125)?;
     finish(&mut command(&[], &format!("{image}-not"), &["true"]))?.with_code(125)?;
     Ok(())
